@@ -1,0 +1,32 @@
+"""The one exception tree: what was found, what was expected, what to do, and the place."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GuidebookError(Exception):
+    """Anything guidebook raises on purpose; `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class InputError(GuidebookError):
+    """The input is wrong: data, recipe, names, a missing package. Nothing was changed."""
+
+    exit_code = 2
+
+
+class RunError(GuidebookError):
+    """The run failed on its own: loss not finite, disk full. The last complete checkpoint is kept."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the known name most like `name`, or "".
+
+    >>> nearest("housby", ["houlsby", "lora"])
+    " Did you mean 'houlsby'?"
+    """
+    found = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f" Did you mean {found[0]!r}?" if found else ""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Adapters: small sets of trained weights inside a base that does not move."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The command line: the only part of guidebook that writes to the terminal."""

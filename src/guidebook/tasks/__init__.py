@@ -1,1 +1,6 @@
-"""TODO."""
+"""Tasks: what the labels of the source domain mean. One file, one task, one line in `TASKS`."""
+
+from __future__ import annotations
+
+TASKS: dict[str, str] = {"classification": "guidebook.tasks.classification:Classification"}
+"""Name in a recipe -> "module:class" of its settings (a frozen dataclass that fulfils `contract.Task`)."""

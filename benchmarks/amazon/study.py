@@ -1,0 +1,265 @@
+"""Does fusing the domains help? Four arms at equal tokens, steps and learning rate, on Amazon reviews.
+
+    none             the task alone
+    general          a fusion stage on general text first: the placebo
+    source+targets   a fusion stage on all four domains' unlabelled reviews first (domain fusion, scope all)
+    target           a fusion stage on the target's unlabelled reviews first
+
+The few-label regime draws 200 source labels; draw, head, and data order are the same in every arm. `none` and
+`source+targets` are one model per source and draw, so their stages are trained once and found in the store.
+Killed anywhere, the same command goes on; the table is right at any time.
+
+    nice python benchmarks/amazon/study.py --data amazon_reviews.jsonl.xz --general corpus_wikipedia_en_2.jsonl.xz
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import lzma
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from guidebook.account import scores
+from guidebook.adaptation import follow, prepare
+from guidebook.data.corpus import labels_of
+from guidebook.data.domains import Domain
+from guidebook.evaluation.records import append_record, machine, read_records, versions
+from guidebook.recipe import Recipe
+from guidebook.training.listener import Listener
+
+DOMAINS = ("books", "dvd", "electronics", "kitchen")
+ARMS = {"none": "source_only", "general": "general_mlm", "source+targets": "domain_fusion", "target": "target_mlm"}
+KINDS: dict[str, dict[str, Any]] = {
+    "houlsby": {"adapter": {"kind": "houlsby", "reduction": 4}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3)},
+    "lora": {"adapter": {"kind": "lora"}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3)},
+    "full": {"adapter": {"kind": "full"}, "fuse": 1e-4, "task": (2e-5, 5e-5, 1e-4)},
+}
+CHOOSE_ON = ("books", "kitchen")
+"""Sources whose dev sets choose each kind's learning rate."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on one direction (or, for the choice of the learning rate, on its own dev set)."""
+
+    phase: str
+    kind: str
+    arm: str
+    source: str
+    target: str
+    draw: int
+    labels: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the study spends."""
+
+    base: str
+    fuse_tokens: int
+    epochs: int
+    test_rows: int
+    draws: int
+    general_articles: int
+
+
+def read_reviews(path: Path) -> dict[tuple[str, str], tuple[list[str], list[int]]]:
+    """Return (domain, split) -> texts and labels."""
+    found: dict[tuple[str, str], tuple[list[str], list[int]]] = {}
+    with lzma.open(path, "rt", encoding="utf8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            texts, labels = found.setdefault((row["domain"], row["split"]), ([], []))
+            texts.append(row["text"])
+            labels.append(row["label"])
+    return found
+
+
+def read_general(path: Path, articles: int) -> list[str]:
+    """Return the first articles of general text."""
+    with lzma.open(path, "rt", encoding="utf8") as lines:
+        return [json.loads(line)["text"] for line in itertools.islice(lines, articles)]
+
+
+def draw_rows(labels: list[int], count: int, draw: int) -> np.ndarray:
+    """Return `count` row ids, half of each class, drawn by the draw's number alone; all rows if `count` covers them."""
+    if count >= len(labels):
+        return np.arange(len(labels))
+    random = np.random.default_rng((draw, count))
+    gold = np.array(labels)
+    return np.sort(np.concatenate([random.permutation(np.flatnonzero(gold == c))[: count // 2] for c in (0, 1)]))
+
+
+def directions() -> Iterator[tuple[str, str]]:
+    """Yield the twelve (source, target)."""
+    yield from itertools.permutations(DOMAINS, 2)
+
+
+def choosing_jobs(kinds: list[str], labels: int) -> Iterator[Job]:
+    """Yield the runs that choose learning rates: source labels only, source dev sets only."""
+    for kind in kinds:
+        for source, rate in itertools.product(CHOOSE_ON, KINDS[kind]["task"]):
+            yield Job("choose", kind, "none", source, source, 0, labels, rate)
+
+
+def main_jobs(kinds: list[str], rates: dict[str, float], draws: int) -> Iterator[Job]:
+    """Yield the study, most informative part first."""
+    for kind, draw in [("houlsby", 0), ("houlsby", 1), ("houlsby", 2), ("full", 0), ("lora", 0)]:
+        if kind in kinds and draw < draws:
+            for source, target in directions():
+                for arm in ARMS:
+                    yield Job("few", kind, arm, source, target, draw, 200, rates[kind])
+    for source, target in directions():
+        for arm in ARMS:
+            if "houlsby" in kinds:
+                yield Job("all", "houlsby", arm, source, target, 0, 1700, rates["houlsby"])
+    for kind, draw in itertools.product(("lora", "full"), range(1, draws)):
+        if kind in kinds:
+            for (source, target), arm in itertools.product(directions(), ARMS):
+                yield Job("few", kind, arm, source, target, draw, 200, rates[kind])
+
+
+def recipe_for(job: Job, budget: Budget, reviews: dict[Any, Any], general: list[str]) -> Recipe:
+    """Return the recipe of a job."""
+    texts, labels = reviews[job.source, "train"]
+    chosen = draw_rows(labels, job.labels, job.draw)
+    dev_texts, dev_labels = reviews[job.source, "dev"]
+    targets = [name for name in DOMAINS if name != job.source]
+    return Recipe(
+        base=budget.base,
+        source=Domain(
+            job.source,
+            texts=[texts[row] for row in chosen],
+            labels=[labels[row] for row in chosen],
+            test=Domain(f"{job.source}-dev", texts=dev_texts, labels=dev_labels),
+        ),
+        unlabelled=[Domain(f"{job.source}-pool", texts=reviews[job.source, "unlabeled"][0])],
+        targets=[
+            Domain(
+                name,
+                texts=reviews[name, "unlabeled"][0],
+                test=Domain(f"{name}-test", *test_rows(reviews, name, budget.test_rows)),
+            )
+            for name in targets
+        ],
+        general=[Domain("wikipedia", texts=general)],
+        task={"max_length": 128},
+        adapter=KINDS[job.kind]["adapter"],
+        method=ARMS[job.arm],
+        train={
+            "fuse": {"tokens": budget.fuse_tokens, "learning_rate": KINDS[job.kind]["fuse"]},
+            "task": {"epochs": budget.epochs, "rows_per_batch": 16, "learning_rate": job.learning_rate},
+        },
+        seed=job.draw,
+    )
+
+
+def test_rows(reviews: dict[Any, Any], name: str, count: int) -> tuple[list[str], None, list[int]]:
+    """Return a fixed random part of a domain's 2,000 labelled rows (train + dev) as (texts, pairs, labels)."""
+    texts = reviews[name, "train"][0] + reviews[name, "dev"][0]
+    labels = reviews[name, "train"][1] + reviews[name, "dev"][1]
+    rows = np.sort(np.random.default_rng(0).permutation(len(texts))[:count])
+    return [texts[row] for row in rows], None, [labels[row] for row in rows]
+
+
+def run_job(job: Job, budget: Budget, reviews: dict[Any, Any], general: list[str]) -> dict[str, Any]:
+    """Train (or find) the job's model and return its record."""
+    began = time.monotonic()
+    recipe = recipe_for(job, budget, reviews, general)
+    if job.phase != "choose":  # the source's dev rows are read only to choose the learning rate
+        recipe = recipe.replace(source=replace(recipe.source[0], test=None), task=replace(recipe.task, dev=0.0))
+    material, engine = prepare(recipe, Listener())
+    corpus = material.corpus
+    target = next(p for p in corpus.targets if p.name == job.target or job.phase == "choose")
+    outcome = follow(job.arm, recipe.method, target, material, engine)
+    if job.phase == "choose":
+        gold, found = labels_of(corpus.dev), outcome.predictions["source"]
+    else:
+        hidden = corpus.tests[target.name].hidden
+        assert hidden is not None
+        gold, found = corpus.labels.encode(hidden.reveal("final evaluation")), outcome.predictions["target"]
+    brief = scores(found, gold, corpus.labels.names)
+    return {
+        **asdict(job),
+        "budget": asdict(budget),
+        "rows": len(gold),
+        "accuracy": brief["accuracy"],
+        "macro_f1": brief["macro_f1"],
+        "calibration_error": brief["calibration_error"],
+        "correct": "".join("01"[int(hit)] for hit in found.argmax(1) == gold),
+        "stages": [{"key": t.key, "cached": t.cached, **t.figures} for t in outcome.stages],
+        "seconds": round(time.monotonic() - began, 1),
+        "base_fingerprint": engine.host.fingerprint,
+        "base_saw": engine.host.saw,
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def choose_rates(records: list[dict[str, Any]], kinds: list[str]) -> dict[str, float]:
+    """Return the learning rate of each kind with the best mean accuracy on the source dev sets."""
+    rates = {}
+    for kind in kinds:
+        means = {}
+        for rate in KINDS[kind]["task"]:
+            found = [r["accuracy"] for r in records if r["kind"] == kind and r["learning_rate"] == rate]
+            means[rate] = float(np.mean(found))
+        rates[kind] = max(means, key=lambda rate: means[rate])
+    return rates
+
+
+def done(records: list[dict[str, Any]], job: Job, budget: Budget) -> bool:
+    """Return whether a job has its record."""
+    wanted = {**asdict(job), "budget": asdict(budget)}
+    return any(all(record.get(key) == value for key, value in wanted.items()) for record in records)
+
+
+def main() -> None:
+    """Run what has no record yet, saying how long it still takes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--general", type=Path, required=True)
+    parser.add_argument("--records", type=Path, default=Path(__file__).parent / "records.jsonl")
+    parser.add_argument("--base", default="mini")
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--fuse-tokens", type=int, default=400_000)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--test-rows", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    budget = Budget(
+        arguments.base, arguments.fuse_tokens, arguments.epochs, arguments.test_rows, arguments.draws, 1000
+    )
+    reviews, general = read_reviews(arguments.data), read_general(arguments.general, budget.general_articles)
+
+    def work(jobs: list[Job]) -> None:
+        records = read_records(arguments.records) if arguments.records.exists() else []
+        todo = [job for job in jobs if not done(records, job, budget)]
+        spent: list[float] = []
+        for number, job in enumerate(todo):
+            record = run_job(job, budget, reviews, general)
+            append_record(arguments.records, record)
+            spent.append(record["seconds"])
+            left = float(np.mean(spent[-24:])) * (len(todo) - number - 1) / 3600
+            print(f"{number + 1}/{len(todo)} {job} accuracy {record['accuracy']:.3f}, {left:.2f} hours left", flush=True)
+
+    work(list(choosing_jobs(arguments.kinds, 200)))
+    chosen = [r for r in read_records(arguments.records) if r["phase"] == "choose" and r["budget"] == asdict(budget)]
+    rates = choose_rates(chosen, arguments.kinds)
+    print(f"learning rates {rates}", flush=True)
+    work(list(main_jobs(arguments.kinds, rates, budget.draws)))
+
+
+if __name__ == "__main__":
+    main()

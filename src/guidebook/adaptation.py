@@ -1,0 +1,204 @@
+"""The whole flow, top to bottom.
+
+read -> hide the targets' labels -> tokens -> frozen base -> for every stage of the method: plan batches, train or
+reuse -> evaluate -> save. Every other file is one idea whose name you meet here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guidebook.account import account, scores
+from guidebook.adapters.host import Host
+from guidebook.artifact import Guidebook, check_out, load, write_guidebook
+from guidebook.data.corpus import read_corpus
+from guidebook.data.domains import Domain, LabelSet, Population, load_target
+from guidebook.errors import InputError, RunError
+from guidebook.recipe import Recipe, name_of
+from guidebook.training.engine import Engine, Outcome, Trained
+from guidebook.training.estimate import estimate_stages
+from guidebook.training.listener import Listener
+from guidebook.training.prediction import Rows
+from guidebook.training.run import Material, Run
+from guidebook.training.store import Store, default_root
+
+BASELINES = ("tfidf", "linear_probe", "source_only")
+
+
+def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | None = None) -> Guidebook:
+    """Adapt the recipe's base to its targets without their labels and return the guidebook.
+
+    Args:
+        recipe: What to adapt, to what, how.
+        out: Folder of the artifact; it must be new, empty, or a guidebook (which is then replaced as a whole).
+            Without it the guidebook stands in the cache.
+        listener: Hears of the progress.
+
+    Raises:
+        InputError: the data or the recipe is wrong; nothing was trained.
+        RunError: the run failed; the same call goes on from the last complete checkpoint.
+    """
+    began = time.monotonic()
+    listener = listener or Listener()
+    folder = check_out(Path(out)) if out is not None else None
+    material, engine = prepare(recipe, listener)
+    listener.announce(plan_ahead(recipe, material, engine))
+
+    outcomes = []
+    for arm, method in arms(recipe):
+        for target in material.corpus.targets:
+            outcomes.append(follow(arm, method, target, material, engine))
+    engine.clear()
+    if engine.host.fingerprint != engine.host.measure_fingerprint():
+        raise RunError("The base's tensors changed during the run. This is a defect of guidebook; nothing was saved.")
+
+    results = account(recipe, material, engine, outcomes)
+    results["seconds"] = round(time.monotonic() - began, 1)
+    return load(write_guidebook(folder or engine.store.root / "guidebooks" / recipe_key(outcomes), results, outcomes))
+
+
+def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
+    """Read the data, hide the targets' labels, load the base and fix what all arms share."""
+    if not recipe.targets:
+        raise InputError("The recipe has no target. Name unlabelled text: `targets: [kitchen.csv]` or --target kitchen.csv.")
+    corpus = read_corpus(
+        recipe.source,
+        recipe.targets,
+        unlabelled=recipe.unlabelled,
+        general=recipe.general,
+        labels=recipe.task.labels,
+        dev=recipe.task.dev,
+        seed=recipe.seed,
+    )
+    for population in (*corpus.everything, *corpus.dev):
+        chosen = {role: name for role, name in vars(population.columns).items() if name}
+        listener.note(f"{population.name} ({population.role}): {len(population.texts)} rows, columns {chosen or 'text'}")
+        for why, count in population.dropped.items():
+            listener.note(f"{population.name}: {count} rows dropped: {why}")
+    host = Host.load(recipe.base, dropout=recipe.train.base_dropout or recipe.adapter.kind == "full")
+    engine = Engine(
+        host=host,
+        adapter=recipe.adapter,
+        task=recipe.task,
+        classes=len(corpus.labels.names),
+        train=recipe.train,
+        seed=recipe.seed,
+        store=Store(default_root()),
+        trainer=recipe.trainer,
+        listener=listener,
+    )
+    material = Material(
+        corpus,
+        host.tokenizer,
+        length=recipe.train.max_length,
+        task_length=recipe.task.max_length,
+        causal=host.placement.kind == "causal",
+        cache=engine.store.root / "tokens",
+    )
+    return material, engine
+
+
+def arms(recipe: Recipe) -> Iterator[tuple[str, Any]]:
+    """Yield the baselines that are in every table, then the recipe's method."""
+    chosen = name_of(recipe.method)
+    for name in BASELINES:
+        if name != chosen:
+            yield name, recipe.replace(method=name).method
+    yield chosen, recipe.method
+
+
+def follow(arm: str, method: Any, target: Population, material: Material, engine: Engine) -> Outcome:
+    """Run one method for one target: its plan, stage by stage, then its predictions."""
+    outcome = Outcome(arm, target.name)
+    run = Run(material, target, engine.seed, _Predictions(engine, outcome))
+    made: dict[str, Trained] = {}
+    for stage in method.plan(run):
+        trained = engine.train_or_reuse(stage, made)
+        made |= dict.fromkeys(stage.train, trained)
+        outcome.stages.append(trained)
+    if not run.predictions and outcome.stages:
+        run.submit(_Predictions(engine, outcome).latest)
+    outcome.predictions, outcome.head = run.predictions, run.head
+    return outcome
+
+
+@dataclass
+class _Predictions:
+    """What a run may ask of the engine."""
+
+    engine: Engine
+    outcome: Outcome
+
+    def pooled(self, rows: Rows) -> np.ndarray:
+        return self.engine.pooled(rows)
+
+    def probe(self, tensors: Mapping[str, Any], rows: Rows) -> np.ndarray:
+        return self.engine.probe(tensors, rows)
+
+    def latest(self, rows: Rows) -> np.ndarray:
+        return self.engine.predict(self.outcome.stages[-1], rows)
+
+
+def plan_ahead(recipe: Recipe, material: Material, engine: Engine) -> dict[str, Any]:
+    """Return what the run will do before it does it: stages, tokens, seconds, parameters, memory."""
+    plans = []
+    for arm, method in arms(recipe):
+        if arm in BASELINES[:2]:
+            continue
+        for target in material.corpus.targets:
+            made: dict[str, Trained] = {}
+            for stage in method.plan(Run(material, target, engine.seed, None)):
+                key = engine.key(stage, made)
+                planned = Trained(key, Path(), stage, (), {}, {}, engine.store.find(key) is not None)
+                made |= dict.fromkeys(stage.train, planned)
+                plans.append((arm, target.name, planned))
+    return estimate_stages(engine, plans)
+
+
+def estimate(recipe: Recipe, listener: Listener | None = None) -> dict[str, Any]:
+    """Return what `adapt` would do, without training: the `--dry-run`.
+
+    Raises:
+        InputError: the data or the recipe is wrong.
+    """
+    return plan_ahead(recipe, *prepare(recipe, listener or Listener()))
+
+
+def evaluate(book: Guidebook, domain: Domain, which: str | None = None) -> dict[str, Any]:
+    """Return the scores of a guidebook on labelled rows of a domain, by variant.
+
+    Args:
+        book: One guidebook.
+        domain: Labelled rows.
+        which: A target it serves, to score only what serves that target; otherwise every variant is scored.
+
+    Raises:
+        InputError: no labels, or none that the guidebook knows.
+    """
+    population = load_target(domain)
+    if population.hidden is None:
+        raise InputError(f"{population.path or domain.name}: no label column, so there is nothing to score against.")
+    labels = LabelSet(tuple(book.labels))
+    raw = population.hidden.reveal("final evaluation")
+    gold = labels.encode(raw)
+    known = np.flatnonzero(gold >= 0)
+    if not len(known):
+        raise InputError(f"{population.path or domain.name}: none of its labels is one of {book.labels}.")
+    texts = [population.texts[row] for row in known]
+    pairs = [population.text_pairs[row] for row in known] if population.text_pairs is not None else None
+    found = {}
+    for variant in [book.meta["serves"].get(which, which)] if which else list(book.meta["variants"]):
+        probabilities = book.predict_proba(texts, pairs, domain=variant)
+        found[variant] = scores(probabilities, gold[known], labels.names)
+    return {"rows": len(known), "unknown_labels": labels.unknown(raw), "scores": found}
+
+
+def recipe_key(outcomes: list[Outcome]) -> str:
+    """Return a folder name for a guidebook that was given no `out`: the key of its last stage."""
+    return next((o.stages[-1].key for o in reversed(outcomes) if o.stages), "baselines")

@@ -1,0 +1,326 @@
+"""The artifact: a folder of adapters, head, card and records that works on its frozen base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from guidebook.account import TWIN
+from guidebook.adapters.host import Host
+from guidebook.errors import InputError, nearest
+from guidebook.evaluation.records import append_record
+from guidebook.reports.card import write_card
+from guidebook.reports.page import write_report
+from guidebook.training.engine import HEADS, Outcome, head_from
+from guidebook.training.prediction import make_rows, predict_probabilities
+from guidebook.training.store import fsync_folder
+
+FACTS = "guidebook.json"
+HEAD = "head.safetensors"
+BASE_VARIANT = "base"
+
+
+def check_out(folder: Path) -> Path:
+    """Return the folder if an artifact may be written there.
+
+    Raises:
+        InputError: it holds something that is not a guidebook.
+    """
+    if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / FACTS).exists())):
+        raise InputError(f"{folder}: exists and is not a guidebook. Choose another --out, or empty it first.")
+    return folder
+
+
+def write_guidebook(folder: Path, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> Path:
+    """Write the artifact to a temporary sibling and rename it: never half a guidebook."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    facts |= _write_variants(temporary, facts["method"], outcomes)
+    (temporary / FACTS).write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf8")
+    for record in records(facts):
+        append_record(temporary / "records.jsonl", record)
+    write_card(facts, temporary / "README.md")
+    write_report(facts, temporary / "report.html")
+    temporary.chmod(0o755)
+    fsync_folder(temporary)
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        temporary.rename(folder)
+        shutil.rmtree(old)
+    else:
+        temporary.rename(folder)
+    return folder
+
+
+def records(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one record per arm and target: the scores with everything needed to run it again."""
+    shared = {
+        "created": facts["created"],
+        "base": facts["base"]["id"],
+        "base_fingerprint": facts["base"]["fingerprint"],
+        "base_saw": facts["base"]["saw"],
+        "method": facts["method"],
+        "seed": facts["seed"],
+        "recipe": facts["recipe"],
+        "versions": facts["versions"],
+        "machine": facts["machine"],
+    }
+    found = []
+    for target in facts["evaluation"]["targets"]:
+        for arm, values in target["scores"].items():
+            stages = [stage["key"] for stage in facts["stages"] if stage["arm"] == arm and target["name"] in stage["targets"]]
+            brief = {key: values[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")}
+            source = facts["evaluation"]["source"]["scores"].get(arm, {}).get("accuracy")
+            found.append(
+                {
+                    "arm": arm,
+                    "target": target["name"],
+                    "rows": target["rows"],
+                    "transductive": target["transductive"],
+                    **brief,
+                    "source_accuracy": source,
+                    "stages": stages,
+                    **shared,
+                }
+            )
+    return found
+
+
+def _write_variants(folder: Path, method: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Copy adapters and heads into the artifact; return {"variants", "serves"}."""
+    variants: dict[str, Any] = {}
+    serves: dict[str, str] = {}
+    heads: dict[str, Any] = {}
+    for outcome in outcomes:
+        if outcome.arm == "linear_probe" and outcome.head is not None:
+            variants[BASE_VARIANT] = {"stack": [], "folder": ".", "head": BASE_VARIANT}
+            heads |= {f"{BASE_VARIANT}.{name}": value for name, value in outcome.head.items()}
+    for arm in dict.fromkeys((TWIN, method)):
+        made = [outcome for outcome in outcomes if outcome.arm == arm and outcome.stages]
+        one_for_all = len({outcome.stages[-1].key for outcome in made}) == 1
+        for outcome in made:
+            variant = arm if one_for_all else f"{arm}:{outcome.target}"
+            serves[outcome.target] = variant
+            if variant not in variants:
+                variants[variant], tensors = _write_variant(folder, outcome, variant, in_twin=arm == TWIN != method)
+                heads |= tensors
+    if method == "linear_probe":
+        serves = dict.fromkeys(serves, BASE_VARIANT)
+    if method == "tfidf":
+        serves = {}
+    if heads:
+        save_file(heads, folder / HEAD)
+    return {"variants": variants, "serves": serves}
+
+
+def _write_variant(folder: Path, outcome: Outcome, variant: str, in_twin: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    last = outcome.stages[-1]
+    place = folder / "source_only" if in_twin else folder
+    suffix = f"-{variant.partition(':')[2]}" if ":" in variant else ""
+    for stage in outcome.stages:
+        for name in stage.stage.train:
+            target = place / "adapters" / f"{name}{suffix}"
+            if not target.exists():
+                shutil.copytree(stage.places[name], target)
+    stored = load_file(last.folder / HEADS) if (last.folder / HEADS).exists() else {}
+    head = {f"{variant}.{n.removeprefix('head.')}": value for n, value in stored.items() if n.startswith("head.")}
+    if in_twin and head:
+        save_file(head, place / HEAD)
+    stack = [f"{name}{suffix}" for name in last.stack]
+    return {"stack": stack, "folder": "source_only" if in_twin else ".", "head": variant if head else None}, head
+
+
+class Guidebook:
+    """One or several guidebooks on one frozen base.
+
+    Rows of different domains may come in one call; each row's answer depends on its own guidebook alone, so adding,
+    removing or retraining one leaves every answer of the others bit-equal.
+    """
+
+    def __init__(self, host: Host, books: Mapping[str, tuple[Path, dict[str, Any]]]) -> None:
+        self._host = host
+        self._books = dict(books)
+        self._loaded: dict[str, str] = {}
+        self._heads: dict[Path, dict[str, Any]] = {}
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What guidebook.json says (of the first guidebook)."""
+        return next(iter(self._books.values()))[1]
+
+    @property
+    def path(self) -> Path:
+        """The folder of the (first) guidebook."""
+        return next(iter(self._books.values()))[0]
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names in the order of the probabilities' columns."""
+        return list(self.meta["task"]["labels"])
+
+    @property
+    def domains(self) -> list[str]:
+        """Names that `domain=` accepts: the guidebooks and the targets they serve."""
+        served = [name for _, facts in self._books.values() for name in facts["serves"]]
+        return list(dict.fromkeys([*self._books, *served]))
+
+    def predict(
+        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, domain: Any = "auto"
+    ) -> np.ndarray:
+        """Return the label (B,) of every text; arguments as in `predict_proba`."""
+        return np.array(self.labels, dtype=object)[self.predict_proba(texts, text_pairs, domain).argmax(1)]
+
+    def predict_proba(
+        self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, domain: Any = "auto"
+    ) -> np.ndarray:
+        """Return class probabilities (B, C) of texts.
+
+        Args:
+            texts: One string per row; long ones are read in several windows whose probabilities are averaged.
+            text_pairs: The second text of every row, for tasks on pairs.
+            domain: A guidebook or a target it serves, or a list with one per row; None is the base with a linear
+                probe, adapters off; "source_only" the twin. "auto": the only one there is.
+
+        Raises:
+            InputError: an unknown domain, or several to choose from.
+        """
+        if isinstance(texts, str):
+            raise InputError("predict takes a list of texts, found one string. Write [text].")
+        wanted = list(domain) if isinstance(domain, list | tuple | np.ndarray) else [domain] * len(texts)
+        if len(wanted) != len(texts):
+            raise InputError(f"{len(texts)} texts, but {len(wanted)} domains. Give one domain per text, or one for all.")
+        if self.meta["task"]["pairs"] and text_pairs is None:
+            raise InputError("This guidebook reads pairs of texts. Give text_pairs, one per text.")
+        result = np.zeros((len(texts), len(self.labels)))
+        places = [self._place(name) for name in wanted]
+        for place in dict.fromkeys(places):
+            rows = [index for index, found in enumerate(places) if found == place]
+            pairs = [text_pairs[index] for index in rows] if text_pairs is not None else None
+            head, facts = self._activate(*place)
+            inputs = make_rows([texts[i] for i in rows], pairs, self._host.tokenizer, facts["task"]["max_length"])
+            result[rows] = predict_probabilities(self._host, head, inputs, facts["recipe"]["train"]["dtype"])
+        return result
+
+    def _place(self, domain: str | None) -> tuple[str, str]:
+        """Return (guidebook, variant) of a domain."""
+        if domain is None:
+            return next(iter(self._books)), BASE_VARIANT
+        if domain in self._books:
+            return domain, self._only_variant(domain)
+        found = [
+            (name, facts["serves"].get(domain, domain))
+            for name, (_, facts) in self._books.items()
+            if domain in facts["serves"] or domain in facts["variants"]
+        ]
+        if domain == "auto" and len(self._books) == 1:
+            name = next(iter(self._books))
+            return name, self._only_variant(name)
+        if len({place for place in found}) == 1:
+            return found[0]
+        if found or domain == "auto":
+            raise InputError(f"Several guidebooks could answer for {domain!r}. Name one of {', '.join(self.domains)}.")
+        raise InputError(f"No guidebook for {domain!r}.{nearest(domain, self.domains)} Known: {', '.join(self.domains)}.")
+
+    def _only_variant(self, name: str) -> str:
+        facts = self._books[name][1]
+        variants = sorted(set(facts["serves"].values()))
+        if not variants:
+            raise InputError(f"{name} was made by {facts['method']}, which keeps no model; domain='source_only' works.")
+        if len(variants) != 1:
+            raise InputError(f"{name} holds one adapter per target. Name the domain: {', '.join(facts['serves'])}.")
+        return str(variants[0])
+
+    def _activate(self, name: str, variant: str) -> tuple[nn.Module, dict[str, Any]]:
+        """Switch on a variant's adapters and return its head and its guidebook's facts."""
+        path, facts = self._books[name]
+        known = facts["variants"][variant]
+        stack = []
+        for adapter in known["stack"]:
+            place = str(path / known["folder"] / "adapters" / adapter)
+            if place not in self._loaded:
+                self._loaded[place] = f"book{len(self._loaded)}"
+                self._host.load(self._loaded[place], Path(place))
+            stack.append(self._loaded[place])
+        self._host.activate(tuple(stack), train=())
+        if path not in self._heads:
+            self._heads[path] = load_file(path / HEAD)
+        if known["head"] is None:
+            raise InputError(f"{path}: {variant} has no task head; it was trained on text alone.")
+        start = f"{known['head']}."
+        tensors = {key.removeprefix(start): value for key, value in self._heads[path].items() if key.startswith(start)}
+        head = head_from(tensors, facts["task"]["pooling"])
+        return head.to(next(self._host.model.parameters()).device), facts
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Copy the (first) guidebook to a new folder."""
+        shutil.copytree(self.path, check_out(Path(path)), dirs_exist_ok=True)
+
+    def push_to_hub(self, repo_id: str, private: bool = False) -> str:
+        """Upload the (first) guidebook to the Hugging Face Hub and return its address."""
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=str(self.path)))
+
+
+def load(first: str | Path, *more: str | Path) -> Guidebook:
+    """Return guidebooks ready to predict.
+
+    Args:
+        first: A guidebook (folder or Hub id), or the base that the following ones were trained on.
+        more: Further guidebooks on the same base.
+
+    Raises:
+        InputError: not a guidebook, or it was trained on another base.
+    """
+    places = [_folder(item) for item in (first, *more)]
+    base = None
+    if more and places[0] is None:
+        base, places = str(first), places[1:]
+    books: dict[str, tuple[Path, dict[str, Any]]] = {}
+    for item, place in zip((first, *more)[-len(places) :], places, strict=True):
+        if place is None:
+            raise InputError(f"{item}: not a guidebook: it has no {FACTS}.")
+        facts = json.loads((place / FACTS).read_text(encoding="utf8"))
+        name = place.resolve().name
+        if name in books:
+            raise InputError(f"Two guidebooks are named {name!r}. Rename one of the folders.")
+        books[name] = (place, facts)
+    known = next(iter(books.values()))[1]
+    host = Host.load(base or known["base"]["id"])
+    for name, (_, facts) in books.items():
+        if facts["base"]["fingerprint"] != host.fingerprint:
+            raise InputError(
+                f"{name} was trained on the base {facts['base']['id']} ({facts['base']['fingerprint'][:12]}), "
+                f"but {host.base_id} ({host.fingerprint[:12]}) is loaded. An adapter works only on its own base."
+            )
+        if facts["task"]["labels"] != known["task"]["labels"] and len(books) > 1:
+            raise InputError(f"{name} has the labels {facts['task']['labels']}, not {known['task']['labels']}.")
+    return Guidebook(host, books)
+
+
+def _folder(item: str | Path) -> Path | None:
+    """Return the local folder of a guidebook, downloading it from the Hub if it is not a path; None if it is none."""
+    path = Path(item)
+    if path.is_dir():
+        return path if (path / FACTS).exists() else None
+    if path.exists() or str(item).count("/") != 1 or str(item).startswith((".", "/", "~")):
+        return None
+    try:
+        from huggingface_hub import snapshot_download
+
+        found = Path(snapshot_download(str(item)))
+    except Exception:  # any failure of the Hub means that it is no guidebook there
+        return None
+    return found if (found / FACTS).exists() else None

@@ -1,0 +1,114 @@
+"""`guidebook adapt`: from a recipe, or flags, to a guidebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from guidebook.cli.console import Terminal, print_json, print_text
+from guidebook.errors import InputError
+
+
+def adapt(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RECIPE.yaml|key=value",
+            help="A recipe, and changes to it, such as seed=1 adapter.reduction=8 train.task.epochs=3.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    base: Annotated[str | None, typer.Option(help="The frozen base: mini, a folder, or a model id of the Hub.")] = None,
+    source: Annotated[
+        list[str] | None, typer.Option(help="Labelled text (CSV, JSONL). Repeat it for several.", show_default=False)
+    ] = None,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="Text to adapt to; labels in it are held back. Repeat it for several.", show_default=False),
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="How to adapt: see `guidebook ls methods`.")] = None,
+    adapter: Annotated[str | None, typer.Option(help="What is trained: see `guidebook ls adapters`.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the guidebook.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes initialisation, order and masks.", show_default=False)] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done, and how long it takes.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print guidebook.json instead of a summary.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print only the folder.")] = False,
+) -> None:
+    """Adapt a frozen base to target domains without their labels.
+
+    Everything can stand in the recipe; flags change it; key=value comes last.
+    Paths in a recipe are relative to its folder.
+
+    The same command, run again, goes on after an interruption and reuses
+    every stage whose input has not changed.
+
+    [bold]guidebook adapt examples/quickstart.yaml --dry-run[/]
+
+    [bold]guidebook adapt --source books.csv --target kitchen.csv --out runs/kitchen adapter.reduction=8[/]
+    """
+    recipe_path, overrides = split_words(words or ())
+    flags: dict[str, object] = {
+        "base": base,
+        "source": source,
+        "targets": target,
+        "method": method,
+        "adapter": adapter,
+        "seed": seed,
+    }
+    given = {name: value for name, value in flags.items() if value is not None and value != []}
+
+    from guidebook.recipe import load_recipe
+
+    recipe = load_recipe(recipe_path, overrides, given)
+    with Terminal(quiet) as listener:
+        listener.start("loading torch and transformers", None)
+        from guidebook.adaptation import adapt as run
+        from guidebook.adaptation import estimate
+
+        listener.finish("loading torch and transformers")
+        if dry_run:
+            plan = estimate(recipe, listener=listener)
+        else:
+            book = run(recipe, out=out, listener=listener)
+    if dry_run and as_json:
+        print_json(plan)
+    elif dry_run:
+        Terminal().announce(plan)
+    elif as_json:
+        print_json({"path": str(book.path), **book.meta})
+    elif quiet:
+        print_text(str(book.path))
+    else:
+        from guidebook.reports.summary import summary
+
+        print_text(summary(book.meta))
+
+
+def split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """Return the recipe's path, if one is given, and the `a.b=c` overrides.
+
+    Raises:
+        InputError: a word that is neither.
+
+    >>> split_words(["x.yaml", "seed=1"])
+    (PosixPath('x.yaml'), ['seed=1'])
+    """
+    recipe: Path | None = None
+    overrides: list[str] = []
+    for word in words:
+        if "=" in word and not Path(word).is_file():
+            overrides.append(word)
+        elif recipe is None and word.endswith((".yaml", ".yml")):
+            recipe = Path(word)
+        else:
+            raise InputError(
+                f"{word!r} is neither a recipe (one .yaml file) nor a change to it (key=value). "
+                f"Labelled data goes to --source, text to adapt to goes to --target."
+            )
+    return recipe, overrides

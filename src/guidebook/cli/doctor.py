@@ -1,0 +1,118 @@
+"""`guidebook doctor`: what this machine has, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from guidebook import __version__
+from guidebook.cli.console import print_json, stdout, table
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "scikit-learn")
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Say what this machine has: versions, cores, bf16, GPU, missing extras, the cache, free disk.
+
+    Worth adding to every report of a problem.
+    """
+    facts = examine()
+    if as_json:
+        print_json(facts)
+        return
+    listed = table("", "")
+    for name, value in facts.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        for key, text in inner:
+            listed.add_row(name.replace("_", " ") + (f" {key}" if key else ""), escape(str(text)))
+    stdout().print(listed)
+
+
+def examine() -> dict[str, Any]:
+    """Return the facts about this machine, by name."""
+    return {
+        "guidebook": __version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "library": {name: version_of(name) for name in LIBRARIES},
+        "cores": cores(),
+        **accelerators(),
+        "extra": extras(),
+        **store(),
+    }
+
+
+def version_of(name: str) -> str:
+    """Return an installed version, or that there is none."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return f"missing: pip install {name}"
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def accelerators() -> dict[str, str]:
+    """Return torch's threads, the GPU and whether bf16 is done in hardware; what does not import says why."""
+    try:
+        import torch
+
+        from guidebook.training.trainer import bf16_is_fast
+    except ImportError as error:
+        return {"threads": f"torch or transformers does not import: {error}"}
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    fast = bf16_is_fast()
+    return {
+        "threads": str(torch.get_num_threads()),
+        "gpu": gpu,
+        "bf16": "in hardware: train.dtype auto is bfloat16" if fast else "not in hardware: train.dtype auto is float32",
+    }
+
+
+def extras() -> dict[str, str]:
+    """Return for every extra of the package whether it is there, or the command that installs it."""
+    try:
+        requirements = metadata.requires("guidebook") or []
+    except metadata.PackageNotFoundError:
+        return {"": "guidebook is not installed: pip install -e ."}
+    found: dict[str, list[str]] = {}
+    for requirement in requirements:
+        match = re.match(r"\s*([\w.-]+)[^;]*;.*\bextra\s*==\s*['\"]([\w-]+)['\"]", requirement)
+        if match and match[1].lower() != "guidebook":
+            found.setdefault(match[2], []).append(match[1])
+    return {extra: extra_state(extra, names) for extra, names in found.items()}
+
+
+def extra_state(extra: str, names: list[str]) -> str:
+    """Return "complete", or what is missing of an extra and how to install it."""
+    missing = [name for name in names if version_of(name).startswith("missing")]
+    return f"missing {', '.join(missing)}: pip install 'guidebook[{extra}]'" if missing else "complete"
+
+
+def store() -> dict[str, str]:
+    """Return where trained stages are kept, how large that is, and how much room is left on its disk."""
+    from guidebook.training.store import default_root
+
+    root = default_root()
+    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) if root.is_dir() else 0
+    return {
+        "cache": f"{root} ({size / 1e6:,.0f} MB); another folder: GUIDEBOOK_CACHE",
+        "disk": f"{shutil.disk_usage(existing(root)).free / 1e9:,.1f} GB free",
+    }
+
+
+def existing(path: Path) -> Path:
+    """Return the nearest folder above that exists."""
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,0 +1,71 @@
+"""`guidebook evaluate`: scores of a guidebook on labelled rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from guidebook.cli.console import Terminal, print_json, stdout, table
+from guidebook.cli.predict import check_domain, domain_of
+
+
+def evaluate(
+    book: Annotated[Path, typer.Argument(metavar="BOOK", help="Folder of a guidebook.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled rows: CSV or JSONL, plain, .gz or .xz.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="key=value",
+            help="Fields of the domain as in a recipe: columns.label=stars where.domain=dvd.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    domain: Annotated[
+        str | None, typer.Option(help="Which target's guidebook to score, if it has several.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Score a guidebook, and its source-only twin, on labelled rows.
+
+    The accuracy stands with its 95 % interval; --json adds the scores of every label and the confusion matrix.
+
+    [bold]guidebook evaluate runs/kitchen kitchen-labelled.csv[/]
+    """
+    with Terminal(quiet) as listener:
+        listener.start("loading the guidebook", None)
+        from guidebook.adaptation import evaluate as score
+        from guidebook.artifact import load
+
+        loaded = load(book)
+        check_domain(loaded, domain)
+        listener.finish("loading the guidebook")
+        rows = domain_of(file, words or ())
+        listener.start("predicting", None)
+        scores = score(loaded, rows, domain)
+        listener.finish("predicting")
+    if as_json:
+        print_json(scores)
+    else:
+        show(scores)
+
+
+def show(scores: Mapping[str, Any]) -> None:
+    """Print one line of scores per variant."""
+    rows = table("variant", "rows>", "accuracy>", "95 % interval>", "macro-F1>", "calibration error>")
+    for name, score in scores.items():
+        if isinstance(score, Mapping) and "accuracy" in score:
+            rows.add_row(
+                escape(name),
+                f"{score.get('rows', 0):,}",
+                f"{score['accuracy']:.1%}",
+                f"{score['accuracy_low']:.1%} to {score['accuracy_high']:.1%}" if "accuracy_low" in score else "",
+                f"{score['macro_f1']:.1%}",
+                f"{score['calibration_error']:.1%}",
+            )
+    stdout().print(rows)

@@ -1,0 +1,173 @@
+"""`guidebook ls`: what there is to choose from, read from the tables without importing torch."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from guidebook.cli.console import print_json, stdout, table
+from guidebook.errors import InputError, nearest
+
+TABLES = {  # what `ls` is asked for -> module and name of the table
+    "methods": ("guidebook.methods", "METHODS"),
+    "adapters": ("guidebook.adapters.presets", "KINDS"),
+    "architectures": ("guidebook.adapters.placement", "PLACEMENTS"),
+    "tasks": ("guidebook.tasks", "TASKS"),
+    "losses": ("guidebook.losses", "LOSSES"),
+}
+KNOWN = ("methods", "adapters", "bases", "architectures", "tasks", "losses", "guidebooks")
+
+
+def ls(
+    what: Annotated[
+        str | None, typer.Argument(metavar="WHAT", help=", ".join(KNOWN) + ". Empty: all but guidebooks.")
+    ] = None,
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look for guidebooks.")] = Path(),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List what there is to choose from, and the guidebooks in a folder.
+
+    [bold]guidebook ls methods[/]
+
+    [bold]guidebook ls guidebooks runs[/]
+    """
+    if what is not None and what not in KNOWN:
+        raise InputError(f"There is no list of {what!r}.{nearest(what, KNOWN)} Known: {', '.join(KNOWN)}.")
+    if what == "guidebooks":
+        list_guidebooks(folder, as_json)
+        return
+    asked = [what] if what else [name for name in KNOWN if name != "guidebooks"]
+    found = {name: rows_of(name) for name in asked}
+    if as_json:
+        print_json(found[what] if what else found)
+        return
+    for name, rows in found.items():
+        listed = table("", "", title=None if what else f"{name}")
+        for row in rows:
+            listed.add_row(escape(row["name"]), escape(row["about"]))
+        stdout().print(listed)
+        if not what:
+            stdout().print()
+
+
+def rows_of(what: str) -> list[dict[str, str]]:
+    """Return name and one line about every entry of a table."""
+    if what == "bases":
+        return bases()
+    module, name = TABLES[what]
+    entries: Mapping[str, Any] = getattr(import_module(module), name)
+    return [{"name": key, "about": about(value)} for key, value in entries.items()]
+
+
+def about(entry: object) -> str:
+    """Return one line about a table's entry: the first docstring line of its class, or where adapters sit."""
+    if isinstance(entry, str):
+        return first_line(entry)
+    named = [(name, getattr(entry, name, None)) for name in ("kind", "attention", "feed_forward")]
+    return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in named if value)
+
+
+@cache
+def first_line(place: str) -> str:
+    """Return the first docstring line of `module:Class`, read from the source without importing it.
+
+    >>> first_line("guidebook.errors:InputError")
+    'The input is wrong: data, recipe, names, a missing package. Nothing was changed.'
+    """
+    module, _, name = place.partition(":")
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return ""
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+def bases() -> list[dict[str, str]]:
+    """Return the bases that come with the package, and the two other kinds there are."""
+    packaged = Path(__file__).parent.parent / "bases"
+    rows = []
+    for config in sorted(packaged.glob("*/config.json")):
+        facts = json.loads(config.read_text(encoding="utf8"))
+        megabytes = sum(path.stat().st_size for path in config.parent.glob("*.safetensors")) / 1e6
+        shape = f"{facts.get('num_hidden_layers', '?')} layers of {facts.get('hidden_size', '?')}"
+        rows.append(
+            {
+                "name": config.parent.name,
+                "about": f"{facts.get('model_type')}, {shape}, {megabytes:.0f} MB, in the package",
+            }
+        )
+    rows.append({"name": "FOLDER", "about": "a folder with a model and its tokenizer"})
+    rows.append({"name": "OWNER/MODEL", "about": "a model id of the Hugging Face Hub"})
+    return rows
+
+
+def list_guidebooks(folder: Path, as_json: bool) -> None:
+    """Print the guidebooks under a folder."""
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: there is no such folder. Name one that holds guidebooks: guidebook ls guidebooks runs."
+        )
+    found = [(path.parent, read_meta(path)) for path in sorted(folder.rglob("guidebook.json"))]
+    books = [describe(path, meta) for path, meta in found]
+    if as_json:
+        print_json(books)
+        return
+    listed = table("folder", "base", "method", "source", "targets", "seed>", "MB per domain>", "created")
+    for book in books:
+        listed.add_row(*(escape(shown(value)) for value in book.values()))
+    if books:
+        stdout().print(listed)
+    else:
+        stdout().print(f"No guidebook under {escape(str(folder))}.")
+
+
+def read_meta(path: Path) -> dict[str, Any]:
+    """Return the content of a guidebook.json.
+
+    Raises:
+        InputError: it is not JSON.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: not valid JSON: {error}. Make the guidebook again, or move the folder away."
+        ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def describe(path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the list of guidebooks shows of one."""
+    roles: dict[str, list[str]] = {"source": [], "target": []}
+    for domain in meta.get("domains", ()):
+        roles.setdefault(str(domain.get("role")), []).append(str(domain.get("name")))
+    return {
+        "folder": str(path),
+        "base": meta.get("base", {}).get("id", ""),
+        "method": meta.get("method", ""),
+        "source": roles["source"],
+        "targets": roles["target"],
+        "seed": meta.get("seed", ""),
+        "megabytes_per_domain": meta.get("size", {}).get("megabytes_per_domain"),
+        "created": meta.get("created", ""),
+    }
+
+
+def shown(value: object) -> str:
+    """Return a value as a table's cell."""
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

@@ -1,0 +1,170 @@
+"""`guidebook predict`: texts in, one JSON line per text out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from guidebook.cli.console import Terminal, remark
+from guidebook.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from guidebook.artifact import Guidebook
+    from guidebook.data.domains import Domain
+    from guidebook.data.read import Table
+
+ROWS_AT_ONCE = 1024  # lines appear, and the bar moves, this many rows at a time
+
+
+def predict(
+    book: Annotated[Path, typer.Argument(metavar="BOOK", help="Folder of a guidebook.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE|-", help="CSV, JSONL or TXT, plain, .gz or .xz; - is stdin.")
+    ] = Path("-"),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="key=value",
+            help="Fields of the domain as in a recipe: columns.text=review where.stars=5.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    domain: Annotated[
+        str | None, typer.Option(help="Which target's guidebook answers, if it has several.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the lines here instead of stdout.", show_default=False)
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Label texts: JSON lines with the input's line, the label, and the probability of every label.
+
+    Stdin holds one text per line, or one JSON object per line.
+
+    [bold]guidebook predict runs/kitchen reviews.csv --out labels.jsonl[/]
+
+    [bold]echo "The pan warped after two weeks." | guidebook predict runs/kitchen[/]
+    """
+    with Terminal(quiet) as listener:
+        listener.start("loading the guidebook", None)
+        from guidebook.artifact import load
+
+        loaded = load(book)
+        check_domain(loaded, domain)
+        listener.finish("loading the guidebook")
+        table = read_rows(file, words or ())
+        if table.empty and not quiet:
+            remark(f"{table.path}: {table.empty} rows without text are left out.")
+        listener.start("predicting", len(table.texts))
+        with destination(out) as stream:
+            for first, lines in predicted(loaded, table, domain):
+                stream.writelines(lines)
+                stream.flush()
+                listener.advance("predicting", first + len(lines))
+        listener.finish("predicting")
+
+
+def predicted(book: Guidebook, table: Table, domain: str | None) -> Iterator[tuple[int, list[str]]]:
+    """Yield the first row and the JSON lines of every slice of the rows."""
+    for first in range(0, len(table.texts), ROWS_AT_ONCE):
+        rows = slice(first, first + ROWS_AT_ONCE)
+        pairs = table.text_pairs[rows] if table.text_pairs is not None else None
+        probabilities = book.predict_proba(table.texts[rows], text_pairs=pairs, domain=domain)  # (B, C)
+        lines = []
+        for line, row in zip(table.lines[rows], probabilities.tolist(), strict=True):
+            answer = {
+                "line": line,
+                "label": book.labels[row.index(max(row))],
+                "probabilities": {name: round(value, 6) for name, value in zip(book.labels, row, strict=True)},
+            }
+            lines.append(json.dumps(answer, ensure_ascii=False) + "\n")
+        yield first, lines
+
+
+def check_domain(book: Guidebook, domain: str | None) -> None:
+    """Check that the guidebook serves a domain; None is enough where all domains are served alike.
+
+    Raises:
+        InputError: it does not, or has several to choose from.
+    """
+    serves: dict[str, str] = book.meta.get("serves", {})
+    if domain is not None and domain not in serves:
+        raise InputError(
+            f"{book.path}: this guidebook has no domain {domain!r}.{nearest(domain, serves)} "
+            f"It serves: {', '.join(serves)}."
+        )
+    if domain is None and len(set(serves.values())) > 1:
+        raise InputError(
+            f"{book.path}: this guidebook serves {', '.join(serves)}, each in its own way. Choose with --domain."
+        )
+
+
+def domain_of(file: Path, words: Sequence[str]) -> Domain:
+    """Return the domain that a file and `key=value` words describe, as in a recipe.
+
+    Raises:
+        InputError: a word is not of the form key=value, or names no field of a domain.
+    """
+    import yaml
+
+    from guidebook.data.domains import domain_from
+
+    content: dict[str, Any] = {"path": str(file)}
+    for word in words:
+        key, sign, text = word.partition("=")
+        if not sign:
+            raise InputError(f"{word!r} is not of the form key=value, such as columns.text=review or where.stars=5.")
+        *path, last = key.split(".")
+        place = content
+        for part in path:
+            place = place.setdefault(part, {})
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"{word!r}: {text!r} is not a YAML value.") from error
+    return domain_from(content)
+
+
+def read_rows(file: Path, words: Sequence[str]) -> Table:
+    """Return the rows of a file, or of stdin for "-"."""
+    from guidebook.data.read import read_table
+
+    if str(file) != "-":
+        domain = domain_of(file, words)
+        return read_table(Path(str(domain.path)), domain.columns, domain.where)
+    if sys.stdin.isatty():
+        remark("Reading texts from the terminal, one per line; end with Ctrl-D.")
+    content = sys.stdin.buffer.read()
+    suffix = ".jsonl" if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else ".txt"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"stdin{suffix}"
+        path.write_bytes(content)
+        domain = domain_of(path, words)
+        try:
+            return read_table(path, domain.columns, domain.where)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), "stdin")) from error
+
+
+@contextmanager
+def destination(out: Path | None) -> Iterator[IO[str]]:
+    """Open a file for the lines; it takes its name only when all are written. None: stdout."""
+    if out is None:
+        yield sys.stdout
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(f".{out.name}.part")
+        with temporary.open("w", encoding="utf8") as stream:
+            yield stream
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written: {error.strerror or error}.") from error
+    temporary.replace(out)

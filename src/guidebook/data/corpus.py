@@ -1,0 +1,96 @@
+"""Everything a run reads, in one place: labelled sources, targets without labels, rows of the final evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from guidebook.data.domains import Domain, LabelSet, Population, load_sources, load_target, load_text, split_rows
+from guidebook.errors import InputError
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The populations of a run; the targets' labels are inside `hidden` of `tests` and nowhere else."""
+
+    sources: tuple[Population, ...]
+    """Labelled rows to train on."""
+    dev: tuple[Population, ...]
+    """Labelled source rows that are not trained on: the source accuracy."""
+    targets: tuple[Population, ...]
+    """Texts to adapt to."""
+    tests: Mapping[str, Population]
+    """Target name -> the rows of its final evaluation; the target itself where it has no rows apart (transductive)."""
+    unlabelled: tuple[Population, ...]
+    general: tuple[Population, ...]
+    labels: LabelSet
+
+    @property
+    def everything(self) -> tuple[Population, ...]:
+        """All populations that are trained on, each once."""
+        return (*self.sources, *self.targets, *self.unlabelled, *self.general)
+
+
+def read_corpus(
+    sources: Sequence[Domain],
+    targets: Sequence[Domain],
+    *,
+    unlabelled: Sequence[Domain] = (),
+    general: Sequence[Domain] = (),
+    labels: Sequence[str] | None = None,
+    dev: float = 0.2,
+    seed: int = 0,
+) -> Corpus:
+    """Read every domain; hold out a stratified share `dev` of the sources that bring no test rows of their own.
+
+    Raises:
+        InputError: a file, a column or a label is wrong.
+    """
+    labelled, label_set = load_sources(list(sources), labels)
+    train, held_out = [], []
+    for domain, population in zip(sources, labelled, strict=True):
+        if domain.test is not None:
+            rows, _ = load_sources([domain.test], label_set.names)
+            train.append(population)
+            held_out.append(rows[0])
+        elif dev > 0:
+            kept, out = split_rows(population, dev, seed)
+            train.append(kept)
+            held_out.append(out)
+        else:
+            train.append(population)
+    loaded = tuple(load_target(domain) for domain in targets)
+    pairs = {population.text_pairs is not None for population in (*train, *loaded)}
+    if len(pairs) > 1:
+        raise InputError("Some of the source and target domains have text pairs and some have single texts.")
+    return Corpus(
+        sources=tuple(train),
+        dev=tuple(held_out),
+        targets=loaded,
+        tests={d.name: load_target(d.test) if d.test is not None else p for d, p in zip(targets, loaded, strict=True)},
+        unlabelled=tuple(load_text(domain, "unlabelled") for domain in unlabelled),
+        general=tuple(load_text(domain, "general") for domain in general),
+        labels=label_set,
+    )
+
+
+def documents(population: Population) -> list[str]:
+    """Return the distinct texts of a population in order; a pair is two documents."""
+    texts = population.texts if population.text_pairs is None else [*population.texts, *population.text_pairs]
+    return list(dict.fromkeys(texts))
+
+
+def labels_of(populations: Sequence[Population]) -> np.ndarray:
+    """Return the class ids (N,) of labelled populations, one after the other.
+
+    Raises:
+        InputError: a population has no labels.
+    """
+    found = []
+    for population in populations:
+        if population.labels is None:
+            raise InputError(f"{population.path}: no labels. A source needs a label column.")
+        found.append(population.labels)
+    return np.concatenate(found)

@@ -1,0 +1,171 @@
+"""Label values made comparable across files: "1", 1, 1.0 and True are one label, NaN and -1 are none."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from guidebook.errors import InputError, nearest
+
+NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?")  # a zero-padded code such as "007" is a word, not a number
+WORDS = {"true": "1", "false": "0"}
+SHOWN = 5
+
+
+def normalise(value: object) -> str | None:
+    """Return the label that a raw value stands for, or None where it stands for no label.
+
+    Raises:
+        InputError: the value is neither text nor number.
+
+    >>> [normalise(value) for value in ("1", 1, 1.0, True, " 1 ", "2.50", "good ", "", "-1", float("nan"), None)]
+    ['1', '1', '1', '1', '1', '2.5', 'good', None, None, None, None]
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, str):
+        text = value.strip()
+        if NUMBER.fullmatch(text):
+            text = str(int(text)) if "." not in text else _number(float(text))
+        return None if text == "-1" or text.casefold() in ("", "nan") else text
+    if isinstance(value, int | float):
+        text = _number(value)
+        return None if text in ("-1", "nan") else text
+    if value is None:
+        return None
+    raise InputError(f"label {value!r} is a {type(value).__name__}, expected text or a number. Give one label per row.")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if math.isfinite(value) and value == int(value) else repr(value)
+
+
+def normalise_column(raw: Sequence[object]) -> list[str | None]:
+    """Return the labels of a column; true and false become 1 and 0 if the column holds nothing else."""
+    known: dict[object, str | None] = {}  # 1, 1.0 and True are one key, and one label
+    for value in raw:
+        if not isinstance(value, Hashable):
+            normalise(value)
+        elif value not in known:
+            known[value] = normalise(value)
+    found = {label.casefold() for label in known.values() if label is not None}
+    if found & WORDS.keys() and found <= {*WORDS, *WORDS.values()}:
+        known = {value: label and WORDS.get(label.casefold(), label) for value, label in known.items()}
+    return [known[value] for value in raw]
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of a task in their order; a class id is a position in `names`."""
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def from_raw(
+        cls,
+        raw: Sequence[object],
+        declared: Sequence[object] | None,
+        place: str,
+        *,
+        lines: Sequence[int] | None = None,
+    ) -> LabelSet:
+        """Return the classes of raw labels: as declared, else in numeric or alphabetical order.
+
+        Args:
+            raw: Label values as read; missing ones (None, NaN, "", -1) are passed over.
+            declared: Names of the classes in the wanted order, or None.
+            place: Where the labels come from, for messages.
+            lines: Line of each label, for messages.
+
+        Raises:
+            InputError: fewer than two classes, a label that was not declared, names declared twice, or a column
+                that does not hold classes.
+
+        >>> LabelSet.from_raw(["10", 2, 2.0, None], None, "books.csv").names
+        ('2', '10')
+        """
+        column = normalise_column(raw)
+        counts = Counter(label for label in column if label is not None)
+        if declared is not None:
+            names = _declared(declared)
+            _refuse_unknown(column, (names, declared), place, lines)
+        else:
+            names = tuple(sorted(counts, key=_order if all(map(_is_number, counts)) else str))
+            _refuse_free_text(counts, place)
+        if len(counts) < 2:
+            found = f"only the label {next(iter(counts))!r}" if counts else "no labels"
+            raise InputError(
+                f"{place}: {found} in {len(raw):,} rows, expected at least two classes. Add rows of another class, "
+                "or name another column under columns.label."
+            )
+        return cls(names)
+
+    def encode(self, raw: Sequence[object]) -> np.ndarray:
+        """Return class ids (N,) int64; -1 where the label is missing or not one of `names` (see `unknown`)."""
+        ids = {name: index for index, name in enumerate(self.names)}
+        column = normalise_column(raw)
+        return np.fromiter((ids.get(label, -1) if label else -1 for label in column), dtype=np.int64, count=len(column))
+
+    def unknown(self, raw: Sequence[object]) -> dict[str, int]:
+        """Return how many rows carry each label that is not one of `names`, most frequent first."""
+        known = set(self.names)
+        counts = Counter(label for label in normalise_column(raw) if label is not None and label not in known)
+        return dict(counts.most_common())
+
+
+def _is_number(label: str) -> bool:
+    return NUMBER.fullmatch(label) is not None
+
+
+def _order(label: str) -> tuple[float, str]:
+    return float(label), label
+
+
+def _declared(declared: Sequence[object]) -> tuple[str, ...]:
+    names = tuple(label for label in normalise_column(declared) if label is not None)
+    if len(names) != len(declared) or len(set(names)) != len(names) or len(names) < 2:
+        raise InputError(
+            f"task.labels: {list(declared)!r} is not a list of two or more different names. Correct the list."
+        )
+    return names
+
+
+def _refuse_unknown(
+    column: Sequence[str | None],
+    declared: tuple[tuple[str, ...], Sequence[object]],
+    place: str,
+    lines: Sequence[int] | None,
+) -> None:
+    names, given = declared
+    known = {None, *names}
+    rows = [row for row, label in enumerate(column) if label not in known]
+    if not rows:
+        return
+    shown = "\n".join(
+        f"{place} {f'line {lines[row]}' if lines is not None else f'row {row + 1}'}: "
+        f"label {column[row]!r} is not one of {list(names)}.{nearest(str(column[row]), names)}"
+        for row in rows[:SHOWN]
+    )
+    count = f"\n{len(rows):,} rows carry such labels; the first {SHOWN} are shown." if len(rows) > SHOWN else ""
+    # YAML 1.1 reads yes and no as true and false, which become "1" and "0".
+    quoted = (
+        " YAML reads a bare yes or no as true or false: quote them." if any(isinstance(x, bool) for x in given) else ""
+    )
+    raise InputError(f"{shown}{count} Fix the rows, or list the labels under task.labels.{quoted}")
+
+
+def _refuse_free_text(counts: Counter[str], place: str) -> None:
+    rows = sum(counts.values())
+    if rows >= 10 and len(counts) > rows / 2:
+        examples = ", ".join(repr(label[:30]) for label in list(counts)[:3])
+        raise InputError(
+            f"{place}: {len(counts):,} different labels in {rows:,} rows ({examples}, …), expected few that repeat. "
+            "Name the column that holds the classes under columns.label, or list them under task.labels."
+        )

@@ -1,0 +1,68 @@
+"""A stream: the rows that one loss reads, with what decides their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from guidebook.data.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows of token ids, special tokens included, that batches are planned from.
+
+    Attributes:
+        name: What the stream holds, for example "source" or "text of source + targets".
+        tokens: One item per row.
+        owner: (N,) index into `domains` of every row.
+        domains: Names of the domains the rows come from.
+        ratios: (D,) share of the tokens that each domain is given, sums to 1.
+        labels: (N,) class ids, only for rows whose labels are trained on.
+    """
+
+    name: str
+    tokens: Tokens
+    owner: np.ndarray
+    domains: tuple[str, ...]
+    ratios: np.ndarray
+    labels: np.ndarray | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of exactly what training on the stream can see."""
+        digest = xxhash.xxh3_128(self.tokens.fingerprint.encode())
+        digest.update(np.ascontiguousarray(self.owner, dtype=np.int64))
+        digest.update(np.ascontiguousarray(self.ratios, dtype=np.float64))
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels, dtype=np.int64))
+        return digest.hexdigest()
+
+
+def seed_for(seed: int, *role: str | int) -> int:
+    """Return a seed for one use of randomness: a pure function of the run's seed and the role's name.
+
+    The role, not the stage's key, so that two methods see the same head, the same order and the same masks
+    wherever they do the same thing.
+    """
+    return xxhash.xxh3_64_intdigest(repr((seed, *role)).encode()) >> 2
+
+
+def stack_streams(name: str, parts: Sequence[Stream], ratios: np.ndarray) -> Stream:
+    """Return one stream of the rows of several, with the given token share for each domain."""
+    owner = np.concatenate([np.full(len(part.tokens), index) for index, part in enumerate(parts)])
+    return Stream(name, concatenate([part.tokens for part in parts]), owner, tuple(p.name for p in parts), ratios)
+
+
+def concatenate(parts: Sequence[Tokens]) -> Tokens:
+    """Return the rows of several token sets, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    lengths = np.concatenate([part.lengths for part in parts])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    together = "+".join(part.fingerprint for part in parts)
+    ids = np.concatenate([part.ids for part in parts])
+    return Tokens(ids, offsets, xxhash.xxh3_128_hexdigest(together.encode()))

@@ -1,0 +1,27 @@
+"""A stage is data: what is trained on which losses, starting from what. It has no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from guidebook.losses.contract import Loss
+
+Schedule = Callable[[float], float]
+"""The weight of a loss as a function of the fraction of steps done, 0..1."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training phase of a method."""
+
+    name: str
+    """Unique within the method."""
+    losses: Mapping[str, Loss]
+    """Named parts of the objective. The first one's rows decide how long the stage is."""
+    train: Mapping[str, str | None]
+    """Adapter that moves -> adapter it starts as a copy of (None: identity). Empty: only heads move."""
+    below: tuple[str, ...] = ()
+    """Frozen adapters under the trained ones, bottom first."""
+    weights: Mapping[str, Schedule] = field(default_factory=dict)
+    """Weight of a loss over time; 1 where nothing is said."""

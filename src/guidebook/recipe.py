@@ -1,0 +1,290 @@
+"""A recipe: everything that decides a run, read from YAML, flags or Python, with strict keys."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from guidebook.adapters.presets import KINDS
+from guidebook.data.domains import Domain, domain_from
+from guidebook.errors import InputError, nearest
+from guidebook.methods import METHODS
+from guidebook.tasks import TASKS
+from guidebook.training.settings import Training
+
+OWNED_BY_GUIDEBOOK = {
+    "output_dir": "--out",
+    "seed": "seed",
+    "data_seed": "seed",
+    "max_steps": "train.fuse.tokens or train.task.epochs",
+    "num_train_epochs": "train.task.epochs",
+    "learning_rate": "train.fuse.learning_rate and train.task.learning_rate",
+    "per_device_train_batch_size": "train.tokens_per_batch and train.task.rows_per_batch",
+    "gradient_accumulation_steps": "train.micro_batches",
+    "bf16": "train.dtype",
+    "fp16": "train.dtype",
+    "save_strategy": "train.checkpoint_seconds",
+    "save_steps": "train.checkpoint_seconds",
+    "eval_strategy": "nothing: target labels are read once, at the end",
+    "load_best_model_at_end": "nothing: the last step of a schedule is what is kept",
+    "remove_unused_columns": "nothing: batches are planned",
+    "train_sampling_strategy": "nothing: batches are planned",
+    "warmup_ratio": "train.fuse.warmup and train.task.warmup",
+    "warmup_steps": "train.fuse.warmup and train.task.warmup",
+    "weight_decay": "train.fuse.weight_decay and train.task.weight_decay",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What to adapt, to what, how.
+
+    Loose values are accepted and made strict: a path for a domain, a name for a method, a mapping for a kind.
+
+    Raises:
+        InputError: an unknown key or name, a value of the wrong type, no source.
+
+    >>> Recipe(source="books.csv", targets=["kitchen.csv"]).targets[0].name
+    'kitchen'
+    """
+
+    source: Any = ()
+    """Labelled domain, or a list of several: a path, or {name, path, where, columns, test}."""
+    targets: Any = ()
+    """Domains to adapt to; their labels, if any, are held back until the final evaluation."""
+    unlabelled: Any = ()
+    """More raw text of the source domain."""
+    general: Any = ()
+    """General text, for the placebo `general_mlm` and for mixing in against forgetting."""
+    base: str = "mini"
+    """The frozen base: mini, a folder, or a model id of the Hub."""
+    task: Any = "classification"
+    """What is learned from the source's labels: a kind, or {kind, labels, max_length, pooling, head, dropout, dev}."""
+    adapter: Any = "houlsby"
+    """What is trained inside the base: a kind, or {kind, …}."""
+    method: Any = "domain_fusion"
+    """How it is adapted: a method's name, or {name, …}."""
+    train: Any = None
+    """Settings of the stages."""
+    trainer: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """More transformers.TrainingArguments, passed through; those that guidebook owns are refused by name."""
+    seed: int = 0
+    """Fixes initialisation, data order and masks, the same across methods."""
+
+    def __post_init__(self) -> None:
+        def put(name: str, value: object) -> None:
+            object.__setattr__(self, name, value)
+
+        for name in ("source", "targets", "unlabelled", "general"):
+            put(name, tuple(_domain(item, name, index) for index, item in enumerate(_listed(getattr(self, name)))))
+        put("base", str(self.base))
+        put("task", _configured(self.task, TASKS, "task", "kind"))
+        put("adapter", _configured(self.adapter, KINDS, "adapter", "kind"))
+        put("method", _configured(self.method, METHODS, "method", "name"))
+        put("train", _validated(Training, self.train if self.train is not None else {}, "train"))
+        for name in self.trainer:
+            if name in OWNED_BY_GUIDEBOOK:
+                raise InputError(f"trainer.{name} is set by guidebook. Use {OWNED_BY_GUIDEBOOK[name]} instead.")
+        names = [domain.name for domain in (*self.source, *self.targets, *self.unlabelled, *self.general)]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"Two domains are named {name!r}. Give each its own `name:`.")
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the recipe as plain data; texts given in memory are replaced by their number."""
+        return _plain(self)
+
+    def replace(self, **changes: Any) -> Recipe:
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def name_of(method: object) -> str:
+    """Return the table name of a configured method."""
+    return next(name for name, place in METHODS.items() if place.endswith(f":{type(method).__name__}"))
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None) -> Recipe:
+    """Return the recipe of a YAML file (or none), changed by flags and then by `a.b=c` overrides.
+
+    Paths inside the file are relative to the file's folder.
+
+    Raises:
+        InputError: not a recipe; the message names the file, the key and the nearest known key.
+    """
+    content: dict[str, Any] = {}
+    if path is not None:
+        content = _read_yaml(path)
+    for key, value in (flags or {}).items():
+        content[key] = _merged(content.get(key), value)
+    for override in overrides:
+        _override(content, override)
+    known = [field.name for field in dataclasses.fields(Recipe)]
+    place = f"{path}: " if path is not None else ""
+    for key in content:
+        if key not in known:
+            raise InputError(f"{place}unknown key {key!r} in the recipe.{nearest(key, known)} Known: {', '.join(known)}.")
+    if not content.get("source"):
+        raise InputError(f"{place}the recipe has no source. Name labelled data: `source: books.csv` or --source books.csv.")
+    try:
+        return Recipe(**content)
+    except InputError as error:
+        raise InputError(f"{place}{error}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf8"))
+    except FileNotFoundError as error:
+        known = [item.name for item in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        raise InputError(f"{path}: there is no such recipe.{nearest(path.name, known)}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a YAML file: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected `key: value` lines at the top, found {type(content).__name__}.")
+    for key in ("source", "targets", "unlabelled", "general"):
+        if key in content:
+            content[key] = [_anchored(item, path.parent) for item in _listed(content[key])]
+    return content
+
+
+def _anchored(item: Any, folder: Path) -> Any:
+    if isinstance(item, str):
+        return str(folder / item)
+    if isinstance(item, dict):
+        changed = dict(item)
+        if isinstance(changed.get("path"), str):
+            changed["path"] = str(folder / changed["path"])
+        if "test" in changed:
+            changed["test"] = _anchored(changed["test"], folder)
+        return changed
+    return item
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    if not sign or not key:
+        raise InputError(f"{override!r} is not an override. Write key=value, for example seed=1 or adapter.reduction=8.")
+    *path, last = key.split(".")
+    place = content
+    for part in path:
+        inner = place.get(part)
+        if isinstance(inner, str):
+            inner = {"name" if part == "method" else "kind": inner}
+        place[part] = dict(inner) if isinstance(inner, dict) else {}
+        place = place[part]
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{override!r}: {text!r} is not a YAML value.") from error
+    place[last] = _number(value)
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 5e-4 as text; people mean the number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _merged(old: object, new: object) -> object:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **new}
+    return new
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if isinstance(value, str | Path | Mapping | Domain):
+        return [value]
+    return list(value)
+
+
+def _domain(value: Any, field: str, index: int) -> Domain:
+    return domain_from(value, default_name=f"{field}{index}" if index else field)
+
+
+def _configured(value: Any, table: Mapping[str, str], field: str, key: str) -> Any:
+    """Return the configuration object that a name, a mapping or an object of the table stands for."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return value
+    settings = {key: value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
+    name = settings.get(key, {"adapter": "houlsby", "method": "domain_fusion", "task": "classification"}[field])
+    if not isinstance(name, str) or name not in table:
+        raise InputError(f"{field}: unknown {key} {name!r}.{nearest(str(name), table)} Known: {', '.join(table)}.")
+    module, _, class_name = table[name].partition(":")
+    kind = getattr(import_module(module), class_name)
+    if not any(item.name == key for item in dataclasses.fields(kind)):
+        settings.pop(key, None)
+    return _validated(kind, settings, field)
+
+
+def _validated(kind: type, settings: Any, field: str) -> Any:
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        return settings
+    if not isinstance(settings, Mapping):
+        raise InputError(f"{field}: expected `key: value` settings, found {settings!r}.")
+    try:
+        return _adapter_of(kind).validate_python(_numbers(settings))
+    except ValidationError as error:
+        raise InputError(_explained(error, kind, field)) from error
+
+
+def _adapter_of(kind: type) -> TypeAdapter[Any]:
+    kind.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    for item in dataclasses.fields(kind):
+        if item.default_factory is not dataclasses.MISSING and dataclasses.is_dataclass(item.default_factory):
+            item.default_factory.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    return TypeAdapter(kind)
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _numbers(inner) for key, inner in value.items()}
+    return _number(value)
+
+
+def _explained(error: ValidationError, kind: type, field: str) -> str:
+    lines = []
+    for problem in error.errors()[:5]:
+        place = ".".join([field, *(str(part) for part in problem["loc"])])
+        if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            known = _known_keys(kind, [str(part) for part in problem["loc"][:-1]])
+            lines.append(f"unknown key {place!r}.{nearest(str(problem['loc'][-1]), known)} Known: {', '.join(known)}.")
+        else:
+            lines.append(f"{place}: {problem['msg']}, found {problem.get('input')!r}.")
+    return " ".join(lines)
+
+
+def _known_keys(kind: type, path: list[str]) -> list[str]:
+    for part in path:
+        for item in dataclasses.fields(kind):
+            if item.name == part and dataclasses.is_dataclass(item.default_factory):
+                kind = item.default_factory  # type: ignore[assignment]
+    return [item.name for item in dataclasses.fields(kind)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Domain) and value.texts is not None:
+        inner = dataclasses.replace(value, texts=None, text_pairs=None, labels=None)
+        return {**_plain(inner), "texts": f"{len(value.texts)} rows given in memory"}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        plain = {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        if type(value).__module__.startswith("guidebook.methods."):
+            plain = {"name": name_of(value), **plain}
+        return plain
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,252 @@
+"""Train a stage, or take it from the store; put a trained model back on the base."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from guidebook.adapters.host import Host
+from guidebook.data.streams import seed_for
+from guidebook.losses.contract import Facts
+from guidebook.methods.stage import Stage
+from guidebook.tasks.classification import Classification
+from guidebook.training.listener import Listener
+from guidebook.training.model import StageModel
+from guidebook.training.plan import StagePlan
+from guidebook.training.prediction import Rows, input_of, pooled_rows, predict_probabilities
+from guidebook.training.settings import Training
+from guidebook.training.store import Store, code_digest, key_of
+from guidebook.training.trainer import chosen_dtype, train_plan, training_arguments
+
+HEADS = "heads.safetensors"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage made: its folder in the store and how the model is put together."""
+
+    key: str
+    folder: Path
+    stage: Stage
+    stack: tuple[str, ...]
+    """Adapters from the base upwards."""
+    places: Mapping[str, Path]
+    """Adapter -> folder of its weights."""
+    figures: Mapping[str, Any]
+    cached: bool
+
+
+@dataclass
+class Outcome:
+    """What one arm made of one target."""
+
+    arm: str
+    target: str
+    stages: list[Trained] = field(default_factory=list)
+    predictions: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Probabilities (N, C): "target" on the rows of the final evaluation, "source" on held-out source rows."""
+    head: Mapping[str, Any] | None = None
+    """A head on the untouched base, where the method made one."""
+
+
+@dataclass
+class Engine:
+    """One frozen base and everything needed to train stages on it."""
+
+    host: Host
+    adapter: Any
+    task: Classification
+    classes: int
+    train: Training
+    seed: int
+    store: Store
+    trainer: Mapping[str, Any] = field(default_factory=dict)
+    listener: Listener = field(default_factory=Listener)
+
+    @property
+    def pooling(self) -> str:
+        """How rows are pooled: as the task says, else as suits the architecture."""
+        return self.host.placement.pooling if self.task.pooling == "auto" else self.task.pooling
+
+    def key(self, stage: Stage, made: Mapping[str, Trained]) -> str:
+        """Return the hash of everything that decides a stage's result; only what the stage uses is in it."""
+        counted_in = {loss.length_in for loss in stage.losses.values()}
+        settings: dict[str, Any] = {"dtype": chosen_dtype(self.train.dtype), "clip": self.train.max_grad_norm}
+        settings["base_dropout"] = self.train.base_dropout or self.adapter.kind == "full"
+        if "tokens" in counted_in:
+            settings |= {"fuse": vars(self.train.fuse), "tokens_per_batch": self.train.tokens_per_batch}
+        if "rows" in counted_in:
+            head = (self.pooling, self.task.head, self.task.dropout, self.classes)
+            settings |= {"task": vars(self.train.task), "head": head}
+        return key_of(
+            {
+                "losses": {
+                    name: [type(loss).__name__, [stream.fingerprint for stream in loss.streams]]
+                    for name, loss in stage.losses.items()
+                },
+                "weights": {name: repr(weight) for name, weight in stage.weights.items()},
+                "train": {name: made[start].key if start else None for name, start in stage.train.items()},
+                "below": [made[name].key for name in stage.below],
+                "base": self.host.fingerprint,
+                "adapter": repr(self.adapter) if stage.train else None,
+                "settings": settings,
+                "trainer": dict(self.trainer),
+                "seed": self.seed,
+                "code": code_digest(),
+            }
+        )
+
+    def plan(self, stage: Stage) -> StagePlan:
+        """Return every batch of a stage."""
+        return StagePlan(stage, self.train, self.seed, input_of(self.host), parts=self.train.micro_batches)
+
+    def train_or_reuse(self, stage: Stage, made: Mapping[str, Trained]) -> Trained:
+        """Return the trained stage: from the store if it is there, else trained (on from its last checkpoint)."""
+        key = self.key(stage, made)
+        folder = self.store.find(key)
+        cached = folder is not None
+        if folder is None:
+            folder = self._train(stage, made, key)
+        figures = json.loads((folder / "stage.json").read_text(encoding="utf8"))
+        places = {name: made[name].places[name] for name in stage.below}
+        places |= {name: folder / "adapters" / name for name in stage.train}
+        return Trained(key, folder, stage, (*stage.below, *stage.train), places, figures, cached)
+
+    def _train(self, stage: Stage, made: Mapping[str, Trained], key: str) -> Path:
+        self.build(stage, made)
+        heads = self._heads(stage, made)
+        model = StageModel(self.host, stage, heads)
+        plan = self.plan(stage)
+        arguments = training_arguments(
+            self.store.work(key), self.train, self._settings(plan), plan.steps, self._rate(plan), dict(self.trainer)
+        )
+        arguments.seed = seed_for(self.seed, "trainer") % 2**32
+        self.listener.start(stage.name, plan.steps)
+        figures = train_plan(model, plan, arguments, self.listener, self.train.checkpoint_seconds)
+        figures["trainable_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.listener.finish(stage.name, seconds=figures["seconds"])
+
+        def write(folder: Path) -> None:
+            for name in stage.train:
+                self.host.save(name, folder / "adapters" / name)
+            if heads:
+                tensors = {f"{name}.{part}": v for name, head in heads.items() for part, v in head.state_dict().items()}
+                save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / HEADS)
+            (folder / "stage.json").write_text(json.dumps(figures, indent=1), encoding="utf8")
+
+        return self.store.put(key, write)
+
+    def build(self, stage: Stage, made: Mapping[str, Trained]) -> None:
+        """Put a stage's adapters on the base: frozen ones below, new ones or copies on top."""
+        self.clear()
+        for name in stage.below:
+            self.host.load(name, made[name].places[name])
+        for name, start in stage.train.items():
+            if start is None:
+                self.host.add(name, self.adapter, seed_for(self.seed, "adapter"))
+            else:
+                self.host.load(name, made[start].places[start])
+        self.host.activate((*stage.below, *stage.train), train=tuple(stage.train))
+
+    def clear(self) -> None:
+        """Take every adapter off the base."""
+        self.host.activate((), train=())
+        for name in list(self.host.names):
+            self.host.remove(name)
+
+    def new_heads(self, stage: Stage) -> dict[str, nn.Module]:
+        """Return the modules that a stage's losses bring, freshly initialised."""
+        facts = Facts(
+            hidden_size=self.host.hidden_size,
+            pooling=self.pooling,
+            classes=self.classes,
+            head=self.task.head,
+            head_dropout=self.task.dropout,
+            head_seed=seed_for(self.seed, "head"),
+        )
+        heads: dict[str, nn.Module] = {}
+        for loss in stage.losses.values():
+            heads.update({name: head for name, head in loss.modules(facts).items() if name not in heads})
+        return heads
+
+    def _heads(self, stage: Stage, made: Mapping[str, Trained]) -> dict[str, nn.Module]:
+        """Return a stage's heads, going on from those of the stage that is copied, if it has any."""
+        heads = self.new_heads(stage)
+        for start in stage.train.values():
+            place = made[start].folder / HEADS if start else None
+            if place is not None and place.exists():
+                load_heads(place, heads)
+        return heads
+
+    def _settings(self, plan: StagePlan) -> Any:
+        return self.train.fuse if plan.length_in == "tokens" else self.train.task
+
+    def _rate(self, plan: StagePlan) -> float:
+        rate = self._settings(plan).learning_rate
+        return float(self.adapter.learning_rate if rate is None else rate)
+
+    def attach(self, trained: Trained) -> nn.Module | None:
+        """Put a trained model on the base and return its task head, if it has one."""
+        return attach(self.host, trained.stack, trained.places, self.head(trained.folder / HEADS))
+
+    def head(self, place: Path) -> nn.Module | None:
+        """Return the stored task head of a stage, if it has one."""
+        stored = load_file(place) if place.exists() else {}
+        if not any(name.startswith("head.") for name in stored):
+            return None
+        return head_from({n.removeprefix("head."): v for n, v in stored.items() if n.startswith("head.")}, self.pooling)
+
+    def predict(self, trained: Trained, rows: Rows) -> np.ndarray:
+        """Return probabilities (N, C) of a trained model."""
+        head = self.attach(trained)
+        assert head is not None
+        return predict_probabilities(self.host, head, rows, self.train.dtype, self.listener)
+
+    def pooled(self, rows: Rows) -> np.ndarray:
+        """Return pooled rows (N, H) of the untouched base."""
+        with self.host.disabled():
+            return pooled_rows(self.host, rows, self.pooling, self.train.dtype)
+
+    def probe(self, tensors: Mapping[str, Any], rows: Rows) -> np.ndarray:
+        """Return probabilities (N, C) of a head on the untouched base."""
+        with self.host.disabled():
+            return predict_probabilities(self.host, head_from(tensors, self.pooling), rows, self.train.dtype)
+
+
+def attach(host: Host, stack: Sequence[str], places: Mapping[str, Path], head: nn.Module | None) -> nn.Module | None:
+    """Put adapters on a base in order, nothing trainable, and return the head moved beside them."""
+    host.activate((), train=())
+    for name in list(host.names):
+        host.remove(name)
+    for name in stack:
+        host.load(name, places[name])
+    host.activate(tuple(stack), train=())
+    return head.to(next(host.model.parameters()).device) if head is not None else None
+
+
+def load_heads(place: Path, heads: Mapping[str, nn.Module]) -> None:
+    """Load stored heads into modules of the same names."""
+    stored = load_file(place)
+    for name, head in heads.items():
+        tensors = {key.removeprefix(f"{name}."): v for key, v in stored.items() if key.startswith(f"{name}.")}
+        if tensors:
+            head.load_state_dict(tensors)
+
+
+def head_from(tensors: Mapping[str, Any], pooling: str) -> nn.Module:
+    """Return a task head rebuilt from its tensors."""
+    from guidebook.losses.task import PooledHead
+    from guidebook.tasks.heads import Head
+
+    classes, hidden = tensors["head.output.weight"].shape
+    kind = "two_layer" if "head.inner.weight" in tensors else "linear"
+    head = PooledHead(Head(hidden, classes, kind, dropout=0.0, seed=0), pooling)
+    head.load_state_dict(dict(tensors))
+    return head.eval()

@@ -1,0 +1,95 @@
+"""What a run will cost, measured on one batch of each kind of stage before it starts."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from guidebook.data.streams import seed_for
+from guidebook.training.engine import Engine, Trained
+from guidebook.training.model import StageModel
+from guidebook.training.plan import StagePlan
+
+
+def estimate_stages(engine: Engine, plans: Sequence[tuple[str, str, Trained]]) -> dict[str, Any]:
+    """Return stages with tokens, steps and seconds; equal stages of several targets appear once.
+
+    Args:
+        engine: The loaded base and its settings.
+        plans: (arm, target, planned stage) in the order of the run.
+    """
+    stages: dict[str, dict[str, Any]] = {}
+    speeds: dict[str, float] = {}
+    trainable = 0
+    for arm, target, planned in plans:
+        if planned.key in stages:
+            stages[planned.key]["targets"].append(target)
+            continue
+        plan = engine.plan(planned.stage)
+        if not planned.cached and plan.length_in not in speeds:
+            speeds[plan.length_in], trainable = _measure(engine, plan)
+        seconds = 0.0 if planned.cached else plan.tokens / speeds[plan.length_in]
+        stages[planned.key] = {
+            "arm": arm,
+            "name": planned.stage.name,
+            "targets": [target],
+            "tokens": plan.tokens,
+            "steps": plan.steps,
+            "seconds": round(seconds, 1),
+            "cached": planned.cached,
+        }
+    found = list(stages.values())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated() / 1e6
+    return {
+        "stages": found,
+        "seconds": round(sum(stage["seconds"] for stage in found), 1),
+        "tokens": sum(stage["tokens"] for stage in found if not stage["cached"]),
+        "parameters": engine.host.parameters,
+        "trainable_parameters": trainable,
+        "memory_megabytes": round(peak, 1),
+    }
+
+
+def _measure(engine: Engine, plan: StagePlan, least: int = 3) -> tuple[float, int]:
+    """Return real tokens per second of forward and backward on typical batches, and the number of moving weights.
+
+    The adapters are identities on a scratch copy; nothing that a run trains is touched.
+    """
+    stage = plan.stage
+    engine.clear()
+    for name in (*stage.below, *stage.train):
+        engine.host.add(name, engine.adapter, seed_for(engine.seed, "adapter"))
+    engine.host.activate((*stage.below, *stage.train), train=tuple(stage.train))
+    model = StageModel(engine.host, stage, engine.new_heads(stage))
+    sizes = [int(plan.views[plan.primary].tokens.lengths[rows].sum()) for rows in plan.rows[plan.primary]]
+    typical = int(np.argsort(sizes)[len(sizes) // 2])
+    model.train()
+    state = torch.get_rng_state()
+    times = []
+    for _ in range(least):
+        batch = moved(plan.batch(typical), next(model.parameters()).device)
+        began = time.perf_counter()
+        model(batch)["loss"].backward()
+        times.append(time.perf_counter() - began)
+        model.zero_grad(set_to_none=True)
+    torch.set_rng_state(state)
+    moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    engine.clear()
+    return batch["tokens"] / min(times[1:] or times), moving
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Return a batch with its tensors on a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: moved(inner, device) for key, inner in value.items()}
+    return value

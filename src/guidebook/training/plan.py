@@ -1,0 +1,191 @@
+"""The batch plan is data: every batch of a stage, made before it starts.
+
+Row ids per step are a pure function of lengths, mixture, budget and seed; masks of (seed, stage, step). Nothing is
+drawn from the global random state, so a resumed run sees exactly what an undisturbed one sees.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from guidebook.data.batches import mix, padding_share, plan_epochs, plan_rows, plan_tokens
+from guidebook.data.masking import mask_tokens
+from guidebook.data.streams import Stream, seed_for
+from guidebook.data.tokens import Specials, token_types
+from guidebook.methods.stage import Stage
+from guidebook.training.settings import Training
+
+DEFAULT_FUSE_TOKENS = 2_000_000
+DEFAULT_FUSE_PASSES = 3
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a base wants to be fed."""
+
+    specials: Specials
+    causal: bool
+    takes_token_types: bool
+
+
+def pad(stream: Stream, rows: np.ndarray, width: int, fill: int) -> tuple[Tensor, Tensor]:
+    """Return ids (B, T) padded on the right with `fill`, and the boolean attention mask (B, T)."""
+    ids = np.full((len(rows), width), fill, dtype=np.int64)
+    mask = np.zeros((len(rows), width), dtype=bool)
+    for place, row in enumerate(rows):
+        values = stream.tokens[int(row)]
+        ids[place, : len(values)] = values
+        mask[place, : len(values)] = True
+    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def next_tokens(ids: Tensor, mask: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Return flat positions (M,) whose next token is real, and those next tokens (M,); `first` offsets the rows."""
+    follows = mask[:, :-1] & mask[:, 1:]
+    follows = torch.nn.functional.pad(follows, (0, 1))  # (B, T), the last position predicts nothing
+    positions = follows.flatten().nonzero().squeeze(1)
+    return positions + first * ids.shape[1], ids.flatten()[positions + 1]
+
+
+class StagePlan(Dataset[dict[str, Any]]):
+    """A dataset whose items are whole batches: item `step * parts + part`.
+
+    A view is a stream as one kind of loss reads it, masked or plain; two losses that read the same view share its rows
+    and its forward pass.
+    """
+
+    def __init__(self, stage: Stage, train: Training, seed: int, feed: Input, parts: int = 1) -> None:
+        self.stage = stage
+        self.parts = parts
+        self._train = train
+        self._seed = seed
+        self._feed = feed
+        self.views: dict[str, Stream] = {}
+        self.of_loss: dict[str, list[str]] = {}
+        for name, loss in stage.losses.items():
+            keys = [f"{stream.name}{' masked' if loss.corrupts else ''}" for stream in loss.streams]
+            self.views.update(zip(keys, loss.streams, strict=True))
+            self.of_loss[name] = keys
+        first = next(iter(stage.losses.values()))
+        self.primary = self.of_loss[next(iter(stage.losses))][0]
+        self.length_in = first.length_in
+        self.rows = self._plan()
+
+    def _plan(self) -> dict[str, list[np.ndarray]]:
+        """Return the row ids of every step for every view; the first loss decides how many steps there are."""
+        stream, train = self.views[self.primary], self._train
+        seed = seed_for(self._seed, "order", self.primary)
+        if self.length_in == "tokens":
+            budget = train.tokens_per_batch
+            steps = plan_tokens(
+                stream.tokens.lengths, stream.owner, stream.ratios, self.token_budget, tokens_per_batch=budget, seed=seed
+            )
+        else:
+            steps = plan_epochs(stream.tokens.lengths, train.task.epochs, train.task.rows_per_batch, seed)
+        plans = {self.primary: steps}
+        per_step = round(float(np.mean([len(rows) for rows in steps])))
+        for key, other in self.views.items():
+            if key != self.primary:
+                other_seed = seed_for(self._seed, "order", key)
+                plans[key] = plan_rows(other.tokens.lengths, per_step, len(steps), other_seed)
+        return plans
+
+    @cached_property
+    def token_budget(self) -> int:
+        """Real tokens of a stage that is counted in tokens: as asked, or what three passes give up to two million."""
+        if self._train.fuse.tokens is not None:
+            return self._train.fuse.tokens
+        available = int(self.views[self.primary].tokens.lengths.sum())
+        return min(DEFAULT_FUSE_TOKENS, DEFAULT_FUSE_PASSES * available)
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return len(self.rows[self.primary])
+
+    @cached_property
+    def tokens(self) -> int:
+        """Real (non-padding) tokens over all views and steps."""
+        return sum(
+            int(self.views[key].tokens.lengths[rows].sum()) for key, steps in self.rows.items() for rows in steps
+        )
+
+    @cached_property
+    def padding_share(self) -> float:
+        """Share of the positions of the first view's batches that are padding."""
+        return padding_share(self.views[self.primary].tokens.lengths, self.rows[self.primary])
+
+    def mix(self) -> dict[str, float]:
+        """Return the share of the first view's tokens that each domain has in the plan."""
+        stream = self.views[self.primary]
+        shares = mix(stream.tokens.lengths, stream.owner, self.rows[self.primary])
+        return {name: round(float(share), 4) for name, share in zip(stream.domains, shares, strict=True)}
+
+    def __len__(self) -> int:
+        return self.steps * self.parts
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        if item >= len(self):
+            raise IndexError(item)
+        step, part = divmod(item, self.parts)
+        return self.batch(step, part)
+
+    def batch(self, step: int, part: int = 0) -> dict[str, Any]:
+        """Return one part of one step: inputs, predicted positions, labels, and the scale of every loss."""
+        chosen = {key: steps[step] for key, steps in self.rows.items()}
+        width = max(int(self.views[key].tokens.lengths[rows].max()) for key, rows in chosen.items())
+        ids, masks, positions, targets, labels = [], [], [], [], []
+        row_spans, pick_spans, items = {}, {}, {}
+        row_count = pick_count = 0
+        for key, rows in chosen.items():
+            view_ids, mask = pad(self.views[key], rows, width, self._feed.specials.pad)
+            kept = slice(*_share(len(rows), self.parts, part))
+            if key.endswith(" masked"):
+                view_ids, places, goals = self._predicted(view_ids, mask, key, step)
+            else:
+                places = goals = torch.zeros(0, dtype=torch.long)
+            items[key] = len(goals) if key.endswith(" masked") else len(rows)
+            inside = (places >= kept.start * width) & (places < kept.stop * width)
+            positions.append(places[inside] - kept.start * width + row_count * width)
+            targets.append(goals[inside])
+            ids.append(view_ids[kept])
+            masks.append(mask[kept])
+            known = self.views[key].labels
+            labels.append(torch.from_numpy(known[rows[kept]]) if known is not None else torch.full((len(ids[-1]),), -1))
+            row_spans[key] = (row_count, row_count + len(ids[-1]))
+            pick_spans[key] = (pick_count, pick_count + len(targets[-1]))
+            row_count, pick_count = row_spans[key][1], pick_spans[key][1]
+        inputs = {"input_ids": torch.cat(ids), "attention_mask": torch.cat(masks).long()}
+        if self._feed.takes_token_types:
+            inputs["token_type_ids"] = token_types(inputs["input_ids"], self._feed.specials.separator)
+        return {
+            "inputs": inputs,
+            "positions": torch.cat(positions),
+            "targets": torch.cat(targets),
+            "labels": torch.cat(labels),
+            "rows": row_spans,
+            "picks": pick_spans,
+            "views": self.of_loss,
+            "scale": {name: items[keys[0]] / self.parts for name, keys in self.of_loss.items()},
+            "fraction": step / self.steps,
+            "tokens": int(inputs["attention_mask"].sum()),
+        }
+
+    def _predicted(self, ids: Tensor, mask: Tensor, key: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        if self._feed.causal:
+            return (ids, *next_tokens(ids, mask, first=0))
+        generator = torch.Generator().manual_seed(seed_for(self._seed, "masks", key, step))
+        return mask_tokens(ids, mask, self._feed.specials, rate=self._train.fuse.mask_rate, generator=generator)
+
+
+def _share(rows: int, parts: int, part: int) -> tuple[int, int]:
+    """Return the first and last row of a part, parts as equal as can be."""
+    return math.floor(rows * part / parts), math.floor(rows * (part + 1) / parts)

@@ -1,0 +1,205 @@
+"""What a method sees of a run: streams to train on, and where to put predictions that no stage makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from guidebook.data.batches import mixture_ratios
+from guidebook.data.corpus import Corpus, documents, labels_of
+from guidebook.data.domains import Population
+from guidebook.data.streams import Stream, concatenate, seed_for, stack_streams
+from guidebook.data.tokens import Specials, Tokens, chunk, encode, read_specials, require_mask, tokenise
+from guidebook.errors import InputError
+from guidebook.training.prediction import Rows, make_rows
+
+
+class Predictor(Protocol):
+    """Runs a trained or untouched model over rows."""
+
+    def pooled(self, rows: Rows) -> np.ndarray:
+        """Return pooled rows (N, H) of the untouched base."""
+
+    def latest(self, rows: Rows) -> np.ndarray:
+        """Return probabilities (N, C) of the model that the method's last stage made."""
+
+    def probe(self, tensors: Mapping[str, Any], rows: Rows) -> np.ndarray:
+        """Return probabilities (N, C) of a head on the untouched base."""
+
+
+class Material:
+    """Texts of a corpus as streams of tokens, each made once and shared by all methods and targets."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        length: int,
+        task_length: int,
+        causal: bool,
+        cache: Path | None = None,
+    ) -> None:
+        self.corpus = corpus
+        self.tokenizer = tokenizer
+        self.length = length
+        self.task_length = task_length
+        self.causal = causal
+        self._cache = cache
+        self._texts: dict[str, Stream] = {}
+        self._rows: dict[str, Rows] = {}
+
+    @cached_property
+    def specials(self) -> Specials:
+        """The tokenizer's special tokens."""
+        return read_specials(self.tokenizer)
+
+    @cached_property
+    def source(self) -> Stream:
+        """Labelled source rows."""
+        return self.labelled("source", self.corpus.sources, labels_of(self.corpus.sources))
+
+    def labelled(self, name: str, populations: Sequence[Population], labels: np.ndarray) -> Stream:
+        """Return rows of whole populations with labels as a stream, truncated to the task's length."""
+        parts = []
+        for population in populations:
+            pairs = population.text_pairs
+            second = tokenise(pairs, self.tokenizer, self._cache) if pairs is not None else None
+            tokens = self.plain_tokens(population)
+            parts.append(encode(tokens, second, self.task_length, self.specials))
+        owner = np.concatenate([np.full(len(part), index) for index, part in enumerate(parts)])
+        tokens = concatenate(parts)
+        return Stream(name, tokens, owner, tuple(p.name for p in populations), np.full(len(parts), 1 / len(parts)), labels)
+
+    def text(self, populations: Sequence[Population], mixture: str) -> Stream:
+        """Return the documents of populations in pieces, mixed by token ratio."""
+        if not self.causal:
+            require_mask(self.specials)
+        parts = [self._text(population) for population in populations]
+        counts = np.array([int(part.tokens.lengths.sum()) for part in parts])
+        return stack_streams("text", parts, mixture_ratios(counts, mixture))
+
+    def _text(self, population: Population) -> Stream:
+        key = f"{population.role} {population.name}"
+        if key not in self._texts:
+            pieces = chunk(tokenise(documents(population), self.tokenizer, self._cache), self.length, self.specials)
+            owner = np.zeros(len(pieces), np.int64)
+            self._texts[key] = Stream(population.name, pieces, owner, (population.name,), np.ones(1))
+        return self._texts[key]
+
+    def rows(self, population: Population) -> Rows:
+        """Return a population's texts ready to be predicted."""
+        if population.fingerprint not in self._rows:
+            made = make_rows(
+                population.texts, population.text_pairs, self.tokenizer, self.task_length, cache=self._cache
+            )
+            self._rows[population.fingerprint] = made
+        return self._rows[population.fingerprint]
+
+    def plain_tokens(self, population: Population) -> Tokens:
+        """Return a population's texts as tokens, uncut."""
+        return tokenise(population.texts, self.tokenizer, self._cache)
+
+
+class Run:
+    """One method for one target. Without a predictor it is only planned."""
+
+    def __init__(self, material: Material, target: Population, seed: int, predictor: Predictor | None) -> None:
+        self._material = material
+        self._corpus = material.corpus
+        self._predictor = predictor
+        self._seed = seed
+        self._target = target
+        self.head: Mapping[str, Any] | None = None
+        """A head on the untouched base that a method submitted."""
+        self.predictions: dict[str, np.ndarray] = {}
+        """Probabilities that a method submitted by itself: "target" (rows of the final evaluation), "source"."""
+
+    @property
+    def source(self) -> Stream:
+        """Labelled source rows."""
+        return self._material.source
+
+    def text(self, scope: Sequence[str] = ("source", "targets"), mixture: str = "proportional") -> Stream:
+        """Return raw text to model: of "source", this "target", all "targets", "general".
+
+        Raises:
+            InputError: the recipe gives no such text.
+        """
+        corpus = self._corpus
+        groups = {
+            "source": (*corpus.sources, *corpus.unlabelled),
+            "target": (self._target,),
+            "targets": corpus.targets,
+            "general": corpus.general,
+        }
+        chosen = [population for name in scope for population in groups[name]]
+        if not chosen:
+            raise InputError("This method reads general text. Name some: `general: wikipedia.txt`.")
+        return self._material.text(chosen, mixture)
+
+    def labelled_texts(self) -> tuple[list[str], np.ndarray]:
+        """Return the labelled source texts (pairs joined) and their class ids (N,)."""
+        rows = [self._material.rows(population) for population in self._corpus.sources]
+        return [text for part in rows for text in part.joined()], labels_of(self._corpus.sources)
+
+    def labelled_rows(self) -> tuple[list[Rows], np.ndarray]:
+        """Return the labelled source rows ready to be predicted and their class ids (N,)."""
+        return [self._material.rows(population) for population in self._corpus.sources], labels_of(self._corpus.sources)
+
+    def pooled(self, rows: Rows | Sequence[Rows]) -> np.ndarray:
+        """Return pooled rows (N, H) of the untouched base."""
+        assert self._predictor is not None
+        parts = [rows] if isinstance(rows, Rows) else rows
+        return np.concatenate([self._predictor.pooled(part) for part in parts])
+
+    @property
+    def _test(self) -> Population:
+        return self._corpus.tests[self._target.name]
+
+    def submit(self, predict: Callable[[Rows], np.ndarray]) -> None:
+        """Predict the evaluation rows with a function from rows to probabilities (N, C)."""
+        self.predictions["target"] = predict(self._material.rows(self._test))
+        if self._corpus.dev:
+            parts = [predict(self._material.rows(population)) for population in self._corpus.dev]
+            self.predictions["source"] = np.concatenate(parts)
+
+    def submit_head(self, tensors: Mapping[str, Any]) -> None:
+        """Predict the evaluation rows with a head on the untouched base, and keep the head."""
+        predictor = self._predictor
+        assert predictor is not None
+        self.head = tensors
+        self.submit(lambda rows: predictor.probe(tensors, rows))
+
+    def submit_rows(self, rows: np.ndarray) -> None:
+        """Predict only these evaluation rows (n,) with the model of the last stage (cross-fitting)."""
+        if self._predictor is None:
+            return
+        probabilities = self._predictor.latest(self._material.rows(self._test))
+        whole = self.predictions.setdefault("target", np.full_like(probabilities, np.nan))
+        whole[rows] = probabilities[rows]
+
+    def oracle_fold(self, fold: int, folds: int) -> tuple[Stream, np.ndarray]:
+        """Return the target's labelled rows outside a fold, and the ids of the rows inside it. Reads target labels.
+
+        Raises:
+            InputError: the target has no labels.
+        """
+        population = self._test
+        if population.hidden is None:
+            raise InputError(f"{population.path}: target_oracle reads the target's labels, and there are none.")
+        labels = self._corpus.labels.encode(population.hidden.reveal("oracle"))
+        part = np.random.default_rng(seed_for(self._seed, "folds")).permutation(len(labels)) % folds
+        outside = np.flatnonzero((part != fold) & (labels >= 0))
+        every = self._material.labelled(f"target without fold {fold}", (population,), labels)
+        lengths = every.tokens.lengths[outside]
+        ids = np.concatenate([every.tokens[int(row)] for row in outside])
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        tokens = Tokens(ids, offsets, f"{every.tokens.fingerprint}-{folds}-{fold}")
+        stream = Stream(every.name, tokens, every.owner[outside], every.domains, every.ratios, labels[outside])
+        return stream, np.flatnonzero(part == fold)

@@ -1,0 +1,92 @@
+"""One store for resume, cache and sharing: what a stage made, under the hash of everything that decided it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+COMPLETE = "COMPLETE"
+CODE = ("adapters", "data", "losses", "tasks", "training", "peft.py")
+
+
+def default_root() -> Path:
+    """Return the store's folder: $GUIDEBOOK_CACHE, else ~/.cache/guidebook."""
+    given = os.environ.get("GUIDEBOOK_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "guidebook"
+
+
+@cache
+def code_digest() -> str:
+    """Return a hash of the package's code that takes part in training: new code, new keys."""
+    package = Path(__file__).parent.parent
+    digest = xxhash.xxh3_128()
+    for name in CODE:
+        place = package / name
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def key_of(facts: dict[str, Any]) -> str:
+    """Return the hash of plain data."""
+    return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True, default=str).encode())
+
+
+def fsync_folder(folder: Path) -> None:
+    """Flush every file of a folder, then the folder, to the disk."""
+    for path in [*(item for item in folder.rglob("*") if item.is_file()), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def complete_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint under `folder` and delete all others."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    newest = next((path for path in reversed(found) if (path / COMPLETE).exists()), None)
+    for path in found:
+        if path != newest:
+            shutil.rmtree(path)
+    return newest
+
+
+@dataclass(frozen=True)
+class Store:
+    """Folders named by key: `<key>/` when finished, `<key>.work/` while a stage trains."""
+
+    root: Path
+
+    def find(self, key: str) -> Path | None:
+        """Return the finished folder of a key, if there is one."""
+        folder = self.root / key
+        return folder if (folder / COMPLETE).exists() else None
+
+    def work(self, key: str) -> Path:
+        """Return the folder in which the stage of a key keeps its checkpoints."""
+        folder = self.root / f"{key}.work"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def put(self, key: str, write: Callable[[Path], None]) -> Path:
+        """Let `write` fill a temporary folder and make it the finished one by rename; the working folder goes."""
+        temporary = self.root / f"{key}.new"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        (temporary / COMPLETE).write_text("", encoding="utf8")
+        fsync_folder(temporary)
+        folder = self.root / key
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        shutil.rmtree(self.root / f"{key}.work", ignore_errors=True)
+        return folder

@@ -1,0 +1,51 @@
+"""One hook that taps the last hidden state and gathers the rows the language-modelling head is asked for."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class Tap:
+    """A pre-hook on the first module of the LM head.
+
+    The module is handed only the chosen positions, (M, H) in place of (B, T, H), so that the head never runs where
+    no loss is taken; zero positions are legal. The full hidden state is kept for pooling, divergences and critics.
+
+    Use it as a context manager around anything that calls `run`.
+    """
+
+    def __init__(self, lm_head: nn.Module) -> None:
+        self._module = lm_head
+        self._positions: Tensor | None = None
+        self._hidden: Tensor | None = None
+
+    def __enter__(self) -> Tap:
+        self._handle = self._module.register_forward_pre_hook(self._gather)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle.remove()
+        self._hidden = self._positions = None
+
+    def _gather(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self._positions is None:
+            return None
+        hidden: Tensor = inputs[0]
+        self._hidden = hidden
+        return (hidden.flatten(0, 1)[self._positions], *inputs[1:])  # (B, T, H) -> (M, H)
+
+    def run(self, model: nn.Module, inputs: dict[str, Tensor], positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the hidden state (B, T, H) and the logits (M, V) at flat positions (M,) of B * T."""
+        self._positions = positions
+        try:
+            logits: Tensor = model(**inputs).logits
+            if self._hidden is None:
+                raise RuntimeError("the base's forward never reached its language-modelling head")
+            return self._hidden, logits
+        finally:
+            self._positions = self._hidden = None

@@ -1,0 +1,244 @@
+"""The loop: `transformers.Trainer`, once, over a plan whose items are whole batches."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
+
+from guidebook.errors import RunError
+from guidebook.training.listener import Listener
+from guidebook.training.plan import StagePlan
+from guidebook.training.settings import FuseTraining, TaskTraining, Training
+from guidebook.training.store import COMPLETE, complete_checkpoint, fsync_folder
+
+WEIGHTS = "trainable.safetensors"
+
+
+def bf16_is_fast() -> bool:
+    """Return whether this machine multiplies bf16 matrices in hardware.
+
+    Without the units (AVX512-BF16 or AMX on a CPU) bf16 is emulated and a hundred times slower than float32.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    flags = _cpu_flags()
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+    except OSError:
+        return set()
+    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+
+
+def chosen_dtype(dtype: str) -> str:
+    """Return "bfloat16" or "float32" for the recipe's `train.dtype`."""
+    if dtype == "auto":
+        return "bfloat16" if bf16_is_fast() else "float32"
+    return dtype
+
+
+class StageTrainer(Trainer):
+    """Trainer over planned batches: saves only what moves, resumes only from complete checkpoints."""
+
+    loss_is_scaled_for_ga = False  # a step's parts are means over its parts: Trainer divides by their number
+
+    def __init__(self, model: nn.Module, arguments: TrainingArguments, plan: StagePlan, listener: Listener) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._seen = 0
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=plan,
+            data_collator=lambda items: items[0],
+            callbacks=[_Progress(plan, listener)],
+        )
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss of one part of a step.
+
+        Raises:
+            RunError: it is not finite; nothing was updated and the last complete checkpoint stays.
+        """
+        out = model(inputs)
+        if not math.isfinite(float(out["loss"].detach())):
+            bad = [name for name, value in out["parts"].items() if not math.isfinite(float(value))]
+            raise RunError(
+                f"The loss is not finite at step {self.state.global_step + 1} (part {', '.join(bad) or 'loss'}). "
+                "The last complete checkpoint is kept. Lower the learning rate, or use train.dtype=float32."
+            )
+        for name, value in out["parts"].items():
+            self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value
+        self._seen += 1
+        loss: Tensor = out["loss"]
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of every named part since the last log."""
+        if self._seen and "loss" in logs:
+            logs.update({f"loss/{name}": float(value) / self._seen for name, value in self._sums.items()})
+            self._sums, self._seen = {}, 0
+        super().log(logs, start_time)
+
+    def _trainable(self) -> dict[str, Tensor]:
+        unwrapped = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return {name: value for name, value in unwrapped.named_parameters() if value.requires_grad}
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.detach().contiguous() for name, value in self._trainable().items()}, folder / WEIGHTS)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        saved = load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        wanted = self._trainable()
+        if saved.keys() != wanted.keys():
+            raise RunError(f"{resume_from_checkpoint} holds other weights than this stage trains. Delete its folder.")
+        with torch.no_grad():
+            for name, value in wanted.items():
+                value.copy_(saved[name])
+
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            fsync_folder(folder)
+            (folder / COMPLETE).write_text("", encoding="utf8")
+            fsync_folder(folder)
+            complete_checkpoint(Path(self.args.output_dir))
+
+
+class _Progress(TrainerCallback):
+    """Tells the listener how far the stage is, and asks for a checkpoint when its time has come."""
+
+    def __init__(self, plan: StagePlan, listener: Listener) -> None:
+        self._plan = plan
+        self._listener = listener
+        lengths = plan.views[plan.primary].tokens.lengths
+        self._tokens = [int(lengths[rows].sum()) for rows in plan.rows[plan.primary]]
+        self.checkpoint_seconds = 60.0
+        self._loss: float | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._began = self._saved = time.monotonic()
+        self._first = state.global_step
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._loss = (logs or {}).get("loss", self._loss)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        now = time.monotonic()
+        done = sum(self._tokens[self._first : state.global_step])
+        figures = {"tokens_per_second": done / max(now - self._began, 1e-9)}
+        if self._loss is not None:
+            figures["loss"] = self._loss
+        self._listener.advance(self._plan.stage.name, state.global_step, **figures)
+        if now - self._saved > self.checkpoint_seconds and state.global_step < state.max_steps:
+            control.should_save = True
+            self._saved = now
+        return control
+
+
+def training_arguments(
+    folder: Path, train: Training, settings: FuseTraining | TaskTraining, steps: int, rate: float, extra: dict[str, Any]
+) -> TrainingArguments:
+    """Return Trainer's arguments of a stage: what guidebook owns, then what the recipe passes through."""
+    owned: dict[str, Any] = {
+        "output_dir": str(folder),
+        "max_steps": steps,
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": train.micro_batches,
+        "train_sampling_strategy": "sequential",
+        "learning_rate": rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": settings.warmup,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+        "bf16": chosen_dtype(train.dtype) == "bfloat16",
+        "save_strategy": "no",
+        "logging_steps": max(1, steps // 20),
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "use_cpu": not torch.cuda.is_available(),
+        "seed": 0,
+    }
+    if settings.warmup >= 1:
+        owned["warmup_steps"] = int(settings.warmup)
+    return TrainingArguments(**{**owned, **extra})
+
+
+def train_plan(
+    model: nn.Module, plan: StagePlan, arguments: TrainingArguments, listener: Listener, checkpoint_seconds: float
+) -> dict[str, Any]:
+    """Train a stage from its newest complete checkpoint, or from the start, and return its figures.
+
+    Raises:
+        RunError: the loss is not finite, or the disk is full.
+    """
+    folder = Path(arguments.output_dir)
+    checkpoint = complete_checkpoint(folder)
+    trainer = StageTrainer(model, arguments, plan, listener)
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, _Progress):
+            callback.checkpoint_seconds = checkpoint_seconds
+    trainer.callback_handler.callbacks = [
+        item for item in trainer.callback_handler.callbacks if type(item).__name__ != "PrinterCallback"
+    ]
+    began = time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except OSError as error:
+        if error.errno == 28 or "No space left" in str(error):
+            raise RunError(
+                f"{folder}: the disk is full. The last complete checkpoint is kept; free some space and run the same "
+                f"command again, or set GUIDEBOOK_CACHE to a folder on another disk."
+            ) from error
+        raise
+    first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    seconds = time.monotonic() - began
+    lengths = plan.views[plan.primary].tokens.lengths
+    done = sum(int(lengths[rows].sum()) for rows in plan.rows[plan.primary][first_step:])
+    return {
+        "tokens": plan.tokens,
+        "steps": plan.steps,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(done / max(seconds, 1e-9), 1),
+        "padding_share": round(plan.padding_share, 4),
+        "losses": _first_and_last(trainer.state.log_history, list(plan.stage.losses)),
+        "mix": plan.mix(),
+        "resumed_from_step": first_step,
+        "process": os.getpid(),
+    }
+
+
+def _first_and_last(history: list[dict[str, float]], names: list[str]) -> dict[str, dict[str, float]]:
+    found = {}
+    for name in names:
+        values = [entry[f"loss/{name}"] for entry in history if f"loss/{name}" in entry]
+        if values:
+            found[name] = {"first": round(values[0], 4), "last": round(values[-1], 4)}
+    return found

@@ -199,7 +199,7 @@ def run_job(job: Job, budget: Budget, reviews: dict[Any, Any], general: list[str
         "stages": [{"key": t.key, "cached": t.cached, **t.figures} for t in outcome.stages],
         "seconds": round(time.monotonic() - began, 1),
         "base_fingerprint": engine.host.fingerprint,
-        "base_saw": engine.host.saw,
+        "base_saw": list(recipe.base_saw),
         "versions": versions(),
         "machine": machine(),
     }

@@ -13,7 +13,7 @@ from guidebook.data.describe import describe
 from guidebook.data.domains import LabelSet, Population
 from guidebook.evaluation.metrics import classification_scores
 from guidebook.evaluation.records import machine, versions
-from guidebook.evaluation.statistics import accuracy_interval, paired_difference
+from guidebook.evaluation.statistics import paired_difference
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.engine import Engine, Outcome
 from guidebook.training.run import Material
@@ -26,9 +26,9 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
     corpus, method = material.corpus, name_of(recipe.method)
     host = engine.host
     adapters = _adapters(engine, outcomes, method)
-    total = host.parameters
+    total = host.base_parameters
     moving = max((item["trainable_parameters"] for item in _stages(outcomes)), default=0)
-    per_domain = sum(item["megabytes"] for item in adapters if item["variant"] == method)
+    per_domain = _megabytes_per_domain(adapters, outcomes, method)
     return {
         "format": 1,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -37,7 +37,7 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
             "fingerprint": host.fingerprint,
             "parameters": total,
             "model_type": host.config.model_type,
-            "saw": host.saw,
+            "saw": list(recipe.base_saw),
         },
         "task": {
             "kind": recipe.task.kind,
@@ -51,18 +51,13 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
         "recipe": recipe.resolved(),
         "method": method,
         "seed": recipe.seed,
-        "domains": describe(
-            [*corpus.everything, *corpus.dev],
-            {f"{p.role} {p.name}": material.plain_tokens(p) for p in (*corpus.everything, *corpus.dev)},
-            recipe.task.max_length,
-            labels=corpus.labels.names,
-        ),
+        "domains": _domains(material, recipe.task.max_length),
         "stages": _stages(outcomes),
         "adapters": adapters,
         "size": {
             "trainable_share": moving / total,
             "megabytes_per_domain": per_domain,
-            "base_megabytes": host.megabytes,
+            "base_megabytes": round(4 * total / 1e6, 1),
         },
         "evaluation": {
             "source": _source(corpus.dev, outcomes, corpus.labels),
@@ -76,11 +71,17 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
     }
 
 
+def _domains(material: Material, length: int) -> list[dict[str, Any]]:
+    corpus = material.corpus
+    populations = [*corpus.everything, *corpus.dev]
+    paired = [material.plain_pairs(population) for population in populations]
+    tokens = [material.plain_tokens(population) for population in populations]
+    return describe(populations, tokens, length, pairs=paired, specials=material.specials)
+
+
 def scores(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Return the classification scores of (N, C) probabilities with a 95 % interval of the accuracy."""
-    found = classification_scores(probabilities, labels, names)
-    interval = accuracy_interval(probabilities.argmax(1) == labels)
-    return {**found, "accuracy_low": interval.low, "accuracy_high": interval.high}
+    """Return the classification scores of (N, C) probabilities, the accuracy with its 95 % interval."""
+    return classification_scores(probabilities, labels, names)
 
 
 def _source(dev: Sequence[Population], outcomes: Sequence[Outcome], labels: LabelSet) -> dict[str, Any]:
@@ -145,6 +146,17 @@ def _stages(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
             )
             entry["targets"].append(outcome.target)
     return list(found.values())
+
+
+def _megabytes_per_domain(adapters: Sequence[dict[str, Any]], outcomes: Sequence[Outcome], method: str) -> float:
+    """Return the mean size of what one target needs to be served: the adapters of its last stage's stack."""
+    sizes = {(item["stage"], item["name"]): item["megabytes"] for item in adapters}
+    served = [
+        sum(sizes.get((outcome.stages[-1].key, name), 0.0) for name in outcome.stages[-1].stage.train)
+        for outcome in outcomes
+        if outcome.arm == method and outcome.stages
+    ]
+    return round(float(np.mean(served)), 3) if served else 0.0
 
 
 def _adapters(engine: Engine, outcomes: Sequence[Outcome], method: str) -> list[dict[str, Any]]:

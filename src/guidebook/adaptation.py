@@ -19,7 +19,7 @@ from guidebook.adapters.host import Host
 from guidebook.artifact import Guidebook, check_out, load, write_guidebook
 from guidebook.data.corpus import read_corpus
 from guidebook.data.domains import Domain, LabelSet, Population, load_target
-from guidebook.errors import InputError, RunError
+from guidebook.errors import InputError
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.estimate import estimate_stages
@@ -55,8 +55,7 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
         for target in material.corpus.targets:
             outcomes.append(follow(arm, method, target, material, engine))
     engine.clear()
-    if engine.host.fingerprint != engine.host.measure_fingerprint():
-        raise RunError("The base's tensors changed during the run. This is a defect of guidebook; nothing was saved.")
+    engine.host.check_base()
 
     results = account(recipe, material, engine, outcomes)
     results["seconds"] = round(time.monotonic() - began, 1)
@@ -81,7 +80,8 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         listener.note(f"{population.name} ({population.role}): {len(population.texts)} rows, columns {chosen or 'text'}")
         for why, count in population.dropped.items():
             listener.note(f"{population.name}: {count} rows dropped: {why}")
-    host = Host.load(recipe.base, dropout=recipe.train.base_dropout or recipe.adapter.kind == "full")
+    dropout = recipe.train.base_dropout or recipe.adapter.kind == "full"
+    host = Host.load(recipe.base, dropout=dropout, modules=getattr(recipe.adapter, "modules", {}))
     engine = Engine(
         host=host,
         adapter=recipe.adapter,

@@ -249,7 +249,7 @@ class Guidebook:
             place = str(path / known["folder"] / "adapters" / adapter)
             if place not in self._loaded:
                 self._loaded[place] = f"book{len(self._loaded)}"
-                self._host.load(self._loaded[place], Path(place))
+                self._host.load_adapter(self._loaded[place], Path(place))
             stack.append(self._loaded[place])
         self._host.activate(tuple(stack), train=())
         if path not in self._heads:

@@ -88,7 +88,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         self.guidebook_bottleneck_down[name] = down
         self.guidebook_bottleneck_up[name] = up
         self.settings[name] = config
-        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)  # type: ignore[operator]
 
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> NoReturn:
         """Raise InputError: see `refuse_merge`."""
@@ -110,10 +110,12 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         dtype = hidden.dtype
         if self.row_adapters is not None:
             return self._mixed(hidden, self.row_adapters).to(dtype)
-        for name in self.active_adapters:
+        active: list[str] = self.active_adapters  # type: ignore[assignment]
+        for name in active:
             if name in self.settings:
                 config, weights = self.settings[name], self._weights(name)
-                hidden = bottleneck(_cast(hidden, weights[0]), *weights, self._activation(config), config.scaling)
+                activation, hidden = self._activation(config), _cast(hidden, weights[0])
+                hidden = bottleneck(hidden, *weights, activation=activation, scaling=config.scaling)
         return hidden.to(dtype)
 
     def _weights(self, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -130,8 +132,8 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         """Return hidden (B, ..., H) with each row through its own adapter: one batched product per projection."""
         if len(rows) != hidden.shape[0]:
             raise InputError(
-                f"adapter_names has {len(rows)} entries, but a module saw a batch of {hidden.shape[0]}. Give one name "
-                f"per row ({BASE_ROW!r} for the base); beam search and modules that flatten the batch are not supported."
+                f"adapter_names has {len(rows)} entries, but a module saw a batch of {hidden.shape[0]}. Give one "
+                f"name per row ({BASE_ROW!r}: the base). Beam search and modules that flatten the batch cannot."
             )
         names = sorted({name for name in rows if name in self.settings})
         if not names:
@@ -147,7 +149,8 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]
         hidden = _cast(hidden, stacks[0])
         scaling = torch.tensor(scalings, device=hidden.device, dtype=hidden.dtype)[ids]  # (B,)
         down, down_bias, up, up_bias = (stack.index_select(0, chosen) for stack in stacks)  # (K, ...) -> (B, ...)
-        mixed = bottleneck(hidden, down, down_bias, up, up_bias, ACTIVATIONS[activations.pop()], scaling)
+        activation = ACTIVATIONS[activations.pop()]
+        mixed = bottleneck(hidden, down, down_bias, up, up_bias, activation=activation, scaling=scaling)
         return torch.where((ids > 0).reshape(-1, *[1] * (hidden.dim() - 1)), mixed, hidden)
 
     def _padded(self, name: str, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -172,7 +175,6 @@ class BottleneckModel(BaseTuner):  # type: ignore[misc]
         target: nn.Module,
         target_name: str,
         parent: nn.Module,
-        current_key: str,
         **_: Any,
     ) -> None:
         if not isinstance(target, BottleneckLayer):
@@ -181,7 +183,7 @@ class BottleneckModel(BaseTuner):  # type: ignore[misc]
             target = wrapped
         target.update_layer(adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
-            target.set_requires_grad(adapter_name, requires_grad=False)
+            target.set_requires_grad(adapter_name, requires_grad=False)  # type: ignore[operator]
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         """Swap a module, without PEFT's copying of `.weight`, which a wrapped block does not have."""
@@ -236,7 +238,9 @@ def _features(module: nn.Module, model: nn.Module) -> int:
     config: Any = getattr(model, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     if not hasattr(text, "hidden_size"):
-        raise InputError(f"Cannot tell how many features {type(module).__name__} returns. Target its last linear layer.")
+        raise InputError(
+            f"Cannot tell how many features {type(module).__name__} returns. Target its last linear layer."
+        )
     return int(text.hidden_size)
 
 

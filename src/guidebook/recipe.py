@@ -18,6 +18,7 @@ from guidebook.methods import METHODS
 from guidebook.tasks import TASKS
 from guidebook.training.settings import Training
 
+SAW = {"mini": ["wikipedia-en"], "mini-gptj": ["wikipedia-en"]}
 OWNED_BY_GUIDEBOOK = {
     "output_dir": "--out",
     "seed": "seed",
@@ -64,6 +65,8 @@ class Recipe:
     """General text, for the placebo `general_mlm` and for mixing in against forgetting."""
     base: str = "mini"
     """The frozen base: mini, a folder, or a model id of the Hub."""
+    base_saw: Any = None
+    """What the base has seen of the task or the domains, noted in every record. Known for the packaged bases."""
     task: Any = "classification"
     """What is learned from the source's labels: a kind, or {kind, labels, max_length, pooling, head, dropout, dev}."""
     adapter: Any = "houlsby"
@@ -84,6 +87,7 @@ class Recipe:
         for name in ("source", "targets", "unlabelled", "general"):
             put(name, tuple(_domain(item, name, index) for index, item in enumerate(_listed(getattr(self, name)))))
         put("base", str(self.base))
+        put("base_saw", tuple(_listed(self.base_saw if self.base_saw is not None else SAW.get(self.base))))
         put("task", _configured(self.task, TASKS, "task", "kind"))
         put("adapter", _configured(self.adapter, KINDS, "adapter", "kind"))
         put("method", _configured(self.method, METHODS, "method", "name"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,19 @@ class FakeBook:
         return np.stack([1 - positive, positive], axis=1)  # (B,) -> (B, 2)
 
 
+class FakeSummary:
+    """The parts of a summary that the terminal draws."""
+
+    def __init__(self, meta: dict[str, Any]) -> None:
+        self.outcome, self.verdict, self.findings = "noise", f"a summary of {meta['method']}", ("one finding [x]",)
+
+    def tables(self):
+        return [SimpleNamespace(title="Results", columns=("model", "accuracy %"), align="lr", rows=(("twin", "75.0"),))]
+
+    def text(self):
+        return self.verdict + "\n"
+
+
 class Engine:
     """What the stand-ins were called with, and what they do."""
 
@@ -112,7 +125,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     artifact: Any = ModuleType("guidebook.artifact")
     artifact.load = lambda path, *more: made.book
     summary: Any = ModuleType("guidebook.reports.summary")
-    summary.summary = lambda meta: f"a summary of {meta['method']}"
+    summary.summary = FakeSummary
     for module in (adaptation, artifact, summary):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return made

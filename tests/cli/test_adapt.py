@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from guidebook.cli.adapt import split_words
 from guidebook.cli.main import main
@@ -43,7 +44,7 @@ def test_a_recipe_is_read_and_flags_change_it(engine, tmp_path, capsys):
     assert Path(recipe.source[0].path) == tmp_path / "books.csv"
     assert (recipe.seed, recipe.adapter.reduction) == (1, 8)
     said = capsys.readouterr()
-    assert said.out == "a summary of domain_fusion\n"
+    assert said.out.startswith("a summary of domain_fusion\n")
     assert "books: columns text, label [as found]" in said.err
     assert "2 stages, 184 k tokens, about 1 min 2 s on this machine (1 stored from an earlier run)" in said.err
     assert "900 k of 22.7 M parameters are trained" in said.err
@@ -117,6 +118,19 @@ def test_wrong_words_are_input_errors(engine, capsys):
     assert "the recipe has no source" in capsys.readouterr().err
     assert main(["adapt", "--sauce", "x"]) == 2
     assert "--source" in capsys.readouterr().err
+
+
+def test_a_terminal_gets_tables_and_the_places(engine, reviews, monkeypatch, capsys):
+    engine.book.path.mkdir()
+    (engine.book.path / "report.html").write_text("<html>")
+    monkeypatch.setattr("guidebook.cli.adapt.stdout", lambda: Console(force_terminal=True, width=80, highlight=False))
+    assert main(["adapt", "--source", str(reviews), "--target", "kitchen.csv"]) == 0
+    said = capsys.readouterr().out
+    assert "Results" in said
+    assert "75.0" in said
+    assert "one finding [x]" in said
+    assert f"report:    {engine.book.path / 'report.html'}" in said
+    assert "records:" not in said
 
 
 def test_split_words(tmp_path):

@@ -85,8 +85,8 @@ def test_version(capsys):
 @pytest.mark.parametrize("command", ["adapt", "predict", "evaluate", "ls"])
 def test_help_shows_an_example(capsys, command):
     assert main([command, "--help"]) == 0
-    examples = capsys.readouterr().out.partition("\n\n")[2].splitlines()
-    assert any(line.strip().removeprefix('echo "').startswith(f"guidebook {command} ") for line in examples)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert any(line.startswith(f"guidebook {command} ") for line in lines), "the usage line alone teaches nothing"
 
 
 def test_an_unknown_command_is_an_input_error(capsys):

@@ -22,6 +22,7 @@ def bottleneck(
     down_bias: Tensor,
     up: Tensor,
     up_bias: Tensor,
+    *,
     activation: Activation,
     scaling: float | Tensor = 1.0,
 ) -> Tensor:
@@ -35,7 +36,8 @@ def bottleneck(
         Houlsby et al. 2019, Parameter-Efficient Transfer Learning for NLP, section 2.1.
 
     >>> hidden = torch.ones(2, 3)
-    >>> bottleneck(hidden, torch.ones(1, 3), torch.zeros(1), torch.ones(3, 1), torch.zeros(3), torch.relu, 0.5)
+    >>> down, up = torch.ones(1, 3), torch.ones(3, 1)
+    >>> bottleneck(hidden, down, torch.zeros(1), up, torch.zeros(3), activation=torch.relu, scaling=0.5)
     tensor([[2.5000, 2.5000, 2.5000],
             [2.5000, 2.5000, 2.5000]])
     """

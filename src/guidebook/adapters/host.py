@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,17 @@ import torch
 import xxhash
 from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from guidebook.adapters.placement import NONE, PLACEMENTS, placement_for
-from guidebook.adapters.presets import Full, Houlsby, Kind, LoRA, hidden_size
+from guidebook.adapters.bases import Base, fingerprint_of, lm_kind, load_base
+from guidebook.adapters.full import WholeCopies
+from guidebook.adapters.placement import NONE, placement_for
+from guidebook.adapters.presets import Full, Kind, hidden_size
+from guidebook.adapters.storage import KIND_NAMES, read_adapter, write_adapter, write_model
 from guidebook.errors import InputError, RunError, nearest
-from guidebook.peft import BASE_ROW, BottleneckType
+from guidebook.peft import BASE_ROW
 
-PACKAGED = ("mini",)
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-FULL_FILE = "model.safetensors"
 PEFT_ROOT = "base_model.model."  # what PEFT writes before every module name in adapter_model.safetensors
-KIND_NAMES = {str(BottleneckType.BOTTLENECK.value): "houlsby", "LORA": "lora"}
 
 
 class Host:
@@ -52,33 +47,27 @@ class Host:
         hidden_size: H.
     """
 
-    def __init__(
-        self, model: nn.Module, tokenizer: Any, base_id: str, base_path: str, modules: Mapping[str, str] = NONE
-    ) -> None:
-        self.model, self.tokenizer, self.base_id, self.base_path = model, tokenizer, base_id, base_path
-        self.config: Any = model.config
-        self.placement = replace(placement_for(model, modules), kind=_lm_kind(self.config))
-        self.hidden_size = hidden_size(model)
-        self.lm_head = _find(model, self.placement.lm_head)
+    def __init__(self, base: Base, modules: Mapping[str, str] = NONE) -> None:
+        self.model, self.tokenizer = base.model, base.tokenizer
+        self.base_id, self.base_path = base.id, base.path
+        self.config: Any = base.model.config
+        self.placement = replace(placement_for(base.model, modules), kind=lm_kind(base.config))
+        self.hidden_size = hidden_size(base.model)
+        self.lm_head = self.placement.head_of(base.model)
+        self._base = base
+        self._whole = WholeCopies(base.model)
         self._peft: Any = None
         self._configs: dict[str, PeftConfig | None] = {}  # None: kind full
         self._stack: tuple[str, ...] = ()
         self._train: frozenset[str] = frozenset()
-        self._swapped: str | None = None  # the full adapter whose values are in the base's parameters now
-        self._parked: dict[str | None, dict[str, Tensor]] = {}  # values that are not in the parameters; None: the base
-        model.requires_grad_(False)
-        parameters = {name for name, _ in model.named_parameters()}  # tied ones once, under the embeddings' name
-        tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - parameters
-        self._base_names = sorted(set(model.state_dict()) - tied)
-        self._module_names = {part for name, _ in model.named_modules() for part in name.split(".")}
-        model.register_forward_pre_hook(_refuse_adapter_names, with_kwargs=True)
+        self._module_names = {part for name, _ in base.model.named_modules() for part in name.split(".")}
+        base.model.requires_grad_(False)
+        base.model.register_forward_pre_hook(_refuse_adapter_names, with_kwargs=True)
         self.fingerprint = self.measure_base()
 
     @classmethod
-    def load(
-        cls, base: str, dtype: str = "float32", dropout: bool = False, modules: Mapping[str, str] = NONE
-    ) -> Host:
-        """Return the base "mini", of a folder, or of the Hub, under its language-modelling class.
+    def load(cls, base: str, dtype: str = "float32", dropout: bool = False, modules: Mapping[str, str] = NONE) -> Host:
+        """Return the base "mini", of a folder, or of the Hub, under its language-modelling class, without adapters.
 
         Args:
             base: "mini", a folder, or a Hub id.
@@ -89,9 +78,7 @@ class Host:
         Raises:
             InputError: no such base, no connection, no language-modelling class or head, an unknown architecture.
         """
-        location, base_id = resolve_base(base)
-        model, tokenizer = _load(location, base, dtype, dropout)
-        return cls(model, tokenizer, base_id, location, modules)
+        return cls(load_base(base, dtype, dropout), modules)
 
     # Adapters by name
 
@@ -115,7 +102,7 @@ class Host:
         self._check_new(name, config)
         if config is None:
             self._configs[name] = None
-            self._parked[name] = {key: tensor.detach().clone() for key, tensor in self._base_values().items()}
+            self._whole.add(name)
             return
         self._inject(name, config)
         self._initialise(name, seed)
@@ -126,10 +113,10 @@ class Host:
         self._check_new(new, config)
         if config is None:
             self._configs[new] = None
-            self._parked[new] = {key: tensor.detach().clone() for key, tensor in self._full_values(name).items()}
+            self._whole.add(new, start=name)
             return
         self._inject(new, copy.deepcopy(config))
-        self._write(new, self._read(name))
+        self._write(new, self._parameters(name))
 
     def remove(self, name: str) -> None:
         """Remove an adapter; if it is active, it leaves the stack first. The last one leaves the bare base."""
@@ -137,7 +124,7 @@ class Host:
         self.activate([other for other in self._stack if other != name], self._train - {name})
         del self._configs[name]
         if config is None:
-            del self._parked[name]
+            self._whole.remove(name)
         elif any(other is not None for other in self._configs.values()):
             self._peft.delete_adapter(name)
             self.activate(self._stack, self._train)
@@ -159,7 +146,7 @@ class Host:
     @property
     def base_parameters(self) -> int:
         """How many parameters the base has, tied ones once."""
-        return sum(parameter.numel() for parameter in self._base_values().values())
+        return sum(parameter.numel() for parameter in self._whole.parameters().values())
 
     # What is active, what moves
 
@@ -178,7 +165,7 @@ class Host:
         if idle := sorted(set(train) - set(stack)):
             raise InputError(f"Adapter {idle[0]!r} cannot train: it is not in the stack {list(stack)}.")
         self._stack, self._train = stack, frozenset(train)
-        self._swap(fulls[0] if fulls else None)
+        self._whole.put(fulls[0] if fulls else None)
         within = [] if fulls else list(stack)
         if self._peft is not None:
             self._peft.base_model.active_adapter = within
@@ -186,7 +173,7 @@ class Host:
             layer.enable_adapters(bool(within))
             layer.set_adapter(within, inference_mode=True)  # PEFT would make all of them trainable
             layer.set_requires_grad(list(self._train), requires_grad=True)
-        for parameter in self._parameters_of_base().values():
+        for parameter in self._whole.parameters().values():
             parameter.requires_grad_(bool(fulls) and bool(train))
 
     @contextmanager
@@ -204,8 +191,7 @@ class Host:
         """Send row i of every batch through the adapter names[i] (None: the base) while the context lasts.
 
         Raises:
-            InputError: an unknown name or one of kind full, a model in training mode, or inside, a batch of another
-                size.
+            InputError: an unknown name or one of kind full, a model in training mode; inside, a batch of another size.
         """
         used = sorted({name for name in names if name is not None})
         if fulls := [name for name in used if self._config(name) is None]:
@@ -215,12 +201,11 @@ class Host:
         stack, train = self._stack, self._train
         self.activate(used)
         try:
-            if self._peft is None:
+            if not used:
                 yield
                 return
             self._peft.base_model.training = False  # PEFT looks at its own wrapper's mode, which nobody sets
-            per_row = [BASE_ROW if name is None else name for name in names]
-            with self._peft.base_model._enable_peft_forward_hooks(adapter_names=per_row):
+            with self._peft.base_model._enable_peft_forward_hooks(adapter_names=[name or BASE_ROW for name in names]):
                 yield
         finally:
             self.activate(stack, train)
@@ -231,24 +216,23 @@ class Host:
 
     def measure_base(self) -> str:
         """Return the fingerprint of the base's tensors as they are in memory now, without any adapter."""
-        return fingerprint_of(self._base_tensors())
+        return fingerprint_of(self._whole.tensors(None))
 
     def check_base(self) -> None:
         """Raise RunError if a tensor of the base is not what was loaded."""
         if self.measure_base() != self.fingerprint:
             raise RunError(
-                f"The frozen base {self.base_id} has changed in memory since it was loaded. Adapters trained on it do "
-                "not fit the base that others load. Load the base again, and do not train its parameters."
+                f"The frozen base {self.base_id} has changed in memory since it was loaded. Adapters trained on it fit "
+                "no base that others load. Load the base again, and do not train its parameters."
             )
 
     # States
 
     def state(self, name: str) -> dict[str, Tensor]:
         """Return copies of the adapter's tensors under the names of PEFT's file; for `full`, all of the base's."""
-        if self._config(name) is None:
-            values = {**self._base_tensors(), **self._full_values(name)}
-        else:
-            values = self._read(name)
+        values: Mapping[str, Tensor] = (
+            self._whole.tensors(name) if self._config(name) is None else self._parameters(name)
+        )
         return {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in sorted(values.items())}
 
     def load_state(self, name: str, kind: Kind, state: Mapping[str, Tensor]) -> None:
@@ -257,37 +241,126 @@ class Host:
         Raises:
             InputError: the state's names or shapes are not those of this kind on this base.
         """
-        new = name not in self._configs
-        if new:
+        if new := name not in self._configs:
             self.add(name, kind, seed=0)
         self._fill(name, state, f"The state for adapter {name!r}", remove=new)
 
     def save(self, name: str, folder: Path | str) -> None:
         """Write the adapter in PEFT's layout; for `full`, a model that transformers loads."""
-        folder, config = Path(folder), self._config(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = FULL_FILE if config is None else WEIGHTS_FILE
-        save_file(self.state(name), folder / weights, metadata={"format": "pt"})
+        config = self._config(name)
         if config is None:
-            saved: Any = copy.deepcopy(self.config)
-            for key, value in getattr(self.config, "_guidebook_dropout", {}).items():
-                setattr(saved, key, value)
-            saved.save_pretrained(folder)
-            return
-        saved = copy.copy(config)
-        saved.inference_mode = True
-        mapping = {"base_model_class": type(self.model).__name__, "parent_library": type(self.model).__module__}
-        saved.save_pretrained(str(folder), auto_mapping_dict=mapping)
+            return write_model(Path(folder), self._base.config_in_memory(), self.state(name))
+        return write_adapter(Path(folder), config, self.state(name), type(self.model))
 
-    def load(self, name: str, folder: Path | str) -> None:  # type: ignore[no-redef]
-        """Add the adapter that `save` wrote."""
+    def load_adapter(self, name: str, folder: Path | str) -> None:
+        """Add the adapter that `save` wrote, whatever its kind; it is not active.
+
+        Raises:
+            InputError: no adapter is there, or not one for this base.
+        """
+        config, state = read_adapter(Path(folder))
+        self._check_new(name, config)
+        if config is None:
+            self.add(name, Full(), seed=0)
+        else:
+            self._inject(name, config)
+        self._fill(name, state, str(folder), remove=True)
+
+    # Inside
+
+    def _check_new(self, name: str, config: PeftConfig | None) -> None:
+        if name in self._configs:
+            raise InputError(f"There is an adapter {name!r} already. Remove it first, or choose another name.")
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
+            raise InputError(f"{name!r} cannot name an adapter: reserved, or not only letters, digits, - and _.")
+        if name in self._module_names:
+            raise InputError(f"{name!r} cannot name an adapter: a module of the base has that name. Choose another.")
+        others = {self.kind_of(other) for other in self.names} - {"full"}
+        if config is not None and (kind := KIND_NAMES[config.peft_type.value]) and others - {kind}:
+            raise InputError(
+                f"Adapter {name!r} is of kind {kind}, but the base carries {', '.join(sorted(others))}. "
+                "One base carries one kind at a time: remove the others first."
+            )
+
+    def _config(self, name: str) -> PeftConfig | None:
+        if name not in self._configs:
+            known = ", ".join(self._configs) or "none"
+            raise InputError(f"There is no adapter {name!r}.{nearest(name, self._configs)} Known: {known}.")
+        return self._configs[name]
+
+    def _inject(self, name: str, config: PeftConfig) -> None:
+        config.base_model_name_or_path, config.inference_mode = self.base_id, False
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            # PEFT finds adapters by structure now, so a name that is part of the tuner's prefix does no harm.
+            warnings.filterwarnings("ignore", message=r"Adapter name .* should not be contained in the prefix")
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a deprecated attribute of transformers
+            try:
+                if self._peft is None:
+                    self._peft = PeftModel(self.model, config, adapter_name=name)
+                else:
+                    self._peft.add_adapter(name, config)
+            except ValueError as error:
+                raise InputError(f"Adapter {name!r} does not fit the base {self.base_id}: {error}") from error
+        self._configs[name] = config
+        for _, layer in self._layers():
+            layer.train(layer.get_base_layer().training)
+        self.activate(self._stack, self._train)
+
+    def _initialise(self, name: str, seed: int) -> None:
+        """Draw each module's input projection from its own generator; everything else is zero."""
+        values = {}
+        for key, parameter in self._parameters(name).items():
+            module, _, role = key.removeprefix(PEFT_ROOT).rpartition(".")
+            module, _, projection = module.rpartition(".")
+            values[key] = torch.zeros(parameter.shape)
+            if role == "weight" and projection in ("guidebook_bottleneck_down", "lora_A"):
+                own = xxhash.xxh3_64_intdigest(repr((seed, module, projection)).encode()) >> 1
+                bound = 1 / math.sqrt(parameter.shape[1])  # torch's default for a linear layer, (out, in)
+                values[key].uniform_(-bound, bound, generator=torch.Generator().manual_seed(own))
+        self._write(name, values)
+
+    def _layers(self) -> Iterator[tuple[str, Any]]:
+        for name, module in self.model.named_modules() if self._peft is not None else ():
+            if isinstance(module, BaseTunerLayer):
+                yield name, module
+
+    def _parameters(self, name: str) -> dict[str, nn.Parameter]:
+        """Return the adapter's parameters by their names in PEFT's file, found by structure and not by name."""
+        found = {}
+        for module, layer in self._layers():
+            for projection in layer.adapter_layer_names:
+                holder = getattr(layer, projection)
+                if name in holder:
+                    inner = holder[name].named_parameters()
+                    found.update({f"{PEFT_ROOT}{module}.{projection}.{key}": value for key, value in inner})
+        return found
+
+    @torch.no_grad()
+    def _write(self, name: str, values: Mapping[str, Tensor]) -> None:
+        for key, parameter in self._parameters(name).items():
+            parameter.copy_(values[key])
+
+    @torch.no_grad()
+    def _fill(self, name: str, state: Mapping[str, Tensor], place: str, remove: bool) -> None:
+        """Copy a state in after checking names and shapes; where it does not fit, take the adapter away again."""
+        expected: Mapping[str, Tensor] = (
+            self._whole.values(name) if self._config(name) is None else self._parameters(name)
+        )
+        buffers = self._whole.tensors(name).keys() if self._config(name) is None else ()
+        wrong = sorted((expected.keys() - state.keys()) | (state.keys() - expected.keys() - set(buffers)))
+        wrong += sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)
+        if wrong:
+            if remove:
+                self.remove(name)
+            raise InputError(
+                f"{place} does not fit the base {self.base_id}: {len(wrong)} tensors are missing, superfluous or of "
+                f"another shape, first {wrong[0]!r}. Load it on the base it was trained on, with the same settings."
+            )
+        for key, tensor in expected.items():
+            tensor.copy_(state[key])
 
 
-def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
-    """Return the xxh3_128 of names, dtypes, shapes and bytes, in the order of the names."""
-    digest = xxhash.xxh3_128()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n")
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+def _refuse_adapter_names(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    """Families take any keyword argument, so the base would drop `adapter_names` without a word."""
+    if "adapter_names" in kwargs:
+        raise InputError("Pass adapter names through host.rows(names), not as a keyword argument of the model.")

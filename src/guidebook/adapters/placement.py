@@ -60,6 +60,17 @@ class Placement:
             )
         return indices
 
+    def head_of(self, model: Any) -> Any:
+        """Return the module whose first positional argument is the last hidden state.
+
+        Raises:
+            InputError: the model has no such module.
+        """
+        for name, module in model.named_modules():
+            if re.fullmatch(self.lm_head, name):
+                return module
+        raise InputError(f"{type(model).__name__} has no module {self.lm_head!r}. {_BY_HAND}")
+
 
 _BY_HAND = (
     "Name the modules by hand, as regular expressions: adapter.modules.layers (a layer, with its index as (\\d+)), "

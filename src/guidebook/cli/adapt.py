@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from guidebook.cli.console import Terminal, print_json, print_text
+from guidebook.cli.console import Terminal, print_json, print_plan, print_text, stdout, table
+from guidebook.cli.fields import field_text
 from guidebook.errors import InputError
+
+if TYPE_CHECKING:
+    from guidebook.artifact import Guidebook
+
+COLOURS = {"helped": "green", "hurt": "red", "noise": "yellow", "mixed": "yellow"}
+REPEAT = " Repeat the flag for several."
+
+
+def recipe_text(name: str) -> str:
+    """Return what the recipe says of one of its fields, for `--help`."""
+    return escape(field_text("guidebook.recipe:Recipe", name))
 
 
 def adapt(
@@ -22,18 +35,13 @@ def adapt(
         ),
     ] = None,
     *,
-    base: Annotated[str | None, typer.Option(help="The frozen base: mini, a folder, or a model id of the Hub.")] = None,
-    source: Annotated[
-        list[str] | None, typer.Option(help="Labelled text (CSV, JSONL). Repeat it for several.", show_default=False)
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(help="Text to adapt to; labels in it are held back. Repeat it for several.", show_default=False),
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="How to adapt: see `guidebook ls methods`.")] = None,
-    adapter: Annotated[str | None, typer.Option(help="What is trained: see `guidebook ls adapters`.")] = None,
+    base: Annotated[str | None, typer.Option(help=recipe_text("base"))] = None,
+    source: Annotated[list[str] | None, typer.Option(help=recipe_text("source") + REPEAT, show_default=False)] = None,
+    target: Annotated[list[str] | None, typer.Option(help=recipe_text("targets") + REPEAT, show_default=False)] = None,
+    method: Annotated[str | None, typer.Option(help=recipe_text("method") + " See `guidebook ls methods`.")] = None,
+    adapter: Annotated[str | None, typer.Option(help=recipe_text("adapter") + " See `guidebook ls adapters`.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the guidebook.", show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes initialisation, order and masks.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help=recipe_text("seed"), show_default=False)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done, and how long it takes.")
     ] = False,
@@ -63,11 +71,11 @@ def adapt(
     }
     given = {name: value for name, value in flags.items() if value is not None and value != []}
 
-    from guidebook.recipe import load_recipe
-
-    recipe = load_recipe(recipe_path, overrides, given)
     with Terminal(quiet) as listener:
         listener.start("loading torch and transformers", None)
+        from guidebook.recipe import load_recipe
+
+        recipe = load_recipe(recipe_path, overrides, given)
         from guidebook.adaptation import adapt as run
         from guidebook.adaptation import estimate
 
@@ -79,15 +87,41 @@ def adapt(
     if dry_run and as_json:
         print_json(plan)
     elif dry_run:
-        Terminal().announce(plan)
+        print_plan(stdout(), plan)
     elif as_json:
         print_json({"path": str(book.path), **book.meta})
     elif quiet:
         print_text(str(book.path))
     else:
-        from guidebook.reports.summary import summary
+        print_summary(book)
 
-        print_text(summary(book.meta))
+
+def print_summary(book: Guidebook) -> None:
+    """Print what a run found, its verdict, and where everything is."""
+    from guidebook.reports.summary import summary
+
+    found, console = summary(book.meta), stdout()
+    if console.is_terminal:
+        for part in found.tables():
+            headings = [name + ">" * (side == "r") for name, side in zip(part.columns, part.align, strict=True)]
+            drawn = table(*headings, title=part.title)
+            for row in part.rows:
+                drawn.add_row(*map(escape, row))
+            console.print(drawn)
+            console.print()
+        console.print(f"[bold {COLOURS.get(found.outcome, 'default')}]{escape(found.verdict)}[/]")
+        for line in found.findings:
+            console.print(escape(f"- {line}"))
+        console.print()
+    else:
+        print_text(found.text() + "\n")
+    for name, path in (
+        ("guidebook", book.path),
+        ("report", book.path / "report.html"),
+        ("records", book.path / "records.jsonl"),
+    ):
+        if path.exists():
+            print_text(f"{name + ':':<11}{path}")
 
 
 def split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:

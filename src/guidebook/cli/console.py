@@ -143,6 +143,12 @@ def plan_text(estimate: Mapping[str, Any]) -> str:
     return text + "."
 
 
+def print_plan(console: Console, estimate: Mapping[str, Any]) -> None:
+    """Print what a run will do: its stages, then the sums."""
+    console.print(plan_table(estimate.get("stages", ())))
+    console.print(f"[bold]{escape(plan_text(estimate))}[/]", soft_wrap=True)
+
+
 class Terminal(Listener):
     """Draws a run on stderr: bars on a terminal, a plain line now and then elsewhere, nothing when quiet."""
 
@@ -176,8 +182,7 @@ class Terminal(Listener):
     def announce(self, estimate: Mapping[str, Any]) -> None:
         """Print the stages and what they cost in all."""
         if not self.quiet:
-            self.console.print(plan_table(estimate.get("stages", ())))
-            self.console.print(f"[bold]{escape(plan_text(estimate))}[/]", soft_wrap=True)
+            print_plan(self.console, estimate)
 
     def start(self, name: str, total: float | None) -> None:
         """Open a bar."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from guidebook.cli.console import print_json, stdout, table
+from guidebook.cli.fields import first_line
 from guidebook.errors import InputError, nearest
 
 TABLES = {  # what `ls` is asked for -> module and name of the table
@@ -73,24 +71,7 @@ def about(entry: object) -> str:
     if isinstance(entry, str):
         return first_line(entry)
     named = [(name, getattr(entry, name, None)) for name in ("kind", "attention", "feed_forward")]
-    return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in named if value)
-
-
-@cache
-def first_line(place: str) -> str:
-    """Return the first docstring line of `module:Class`, read from the source without importing it.
-
-    >>> first_line("guidebook.errors:InputError")
-    'The input is wrong: data, recipe, names, a missing package. Nothing was changed.'
-    """
-    module, _, name = place.partition(":")
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
-        return ""
-    for node in ast.parse(Path(spec.origin).read_text(encoding="utf8")).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
-    return ""
+    return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in named if value).replace("\\.", ".")
 
 
 def bases() -> list[dict[str, str]]:

@@ -1,20 +1,22 @@
-"""Domains and their rows. A target's labels are taken away here, in `HiddenLabels`, and nowhere else."""
+"""Domains and how their rows are loaded; a target's labels are taken away here."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import numpy as np
 
+from guidebook.data.columns import Columns
 from guidebook.data.describe import describe
-from guidebook.data.fingerprints import hash_texts, text_keys
+from guidebook.data.fingerprints import hash_texts
 from guidebook.data.labels import LabelSet
-from guidebook.data.read import Columns, Table, read_table, stem
-from guidebook.errors import InputError, RunError, nearest
+from guidebook.data.population import HiddenLabels, Population, select_rows, split_rows
+from guidebook.data.read import Table, read_table, stem
+from guidebook.errors import InputError, nearest
 
 __all__ = [
     "Domain",
@@ -30,8 +32,6 @@ __all__ = [
     "select_rows",
     "split_rows",
 ]
-
-PURPOSES = ("final evaluation", "oracle")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Domain:
     """The file, if the texts are in one: .csv, .jsonl or .txt, plain or .gz, .xz."""
     where: Mapping[str, object] = field(default_factory=dict)
     """Keep only the rows of the file whose column has this value, or one of these."""
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
     """Names of the file's columns; those not named are found by alias."""
     test: Domain | None = None
     """Other rows of the domain for the final evaluation; without it the domain's own rows are evaluated."""
@@ -138,52 +138,131 @@ def _refuse_wrong_fields(domain: Domain) -> None:
         _refuse_wrong_fields(domain.test)
 
 
-class HiddenLabels:
-    """Labels of a target that only `reveal` reads.
+def load_source(domain: Domain, declared_labels: Sequence[object] | None = None) -> tuple[Population, LabelSet]:
+    """Return the labelled rows of a source and its classes; rows without a label are dropped and counted.
 
-    They cannot be iterated, indexed, counted, printed, copied or pickled, and their values are not looked at before.
-
-    Attributes:
-        reveals: The purpose of every reveal so far.
+    Raises:
+        InputError: what `read_table` refuses, no labels, fewer than two classes, a label that was not declared.
     """
+    populations, labels = load_sources([domain], declared_labels)
+    return populations[0], labels
 
-    __slots__ = ("_read", "reveals")
 
-    def __init__(self, labels: Sequence[object], rows: Sequence[int] | None = None) -> None:
-        """Hide labels; `rows` are the positions of those that belong to kept rows (None: all)."""
+def load_sources(
+    domains: Sequence[Domain], declared_labels: Sequence[object] | None = None
+) -> tuple[list[Population], LabelSet]:
+    """Return the labelled rows of several sources and the classes they share."""
+    tables = [_read(domain) for domain in domains]
+    raw = [_source_labels(domain, table) for domain, table in zip(domains, tables, strict=True)]
+    places = [table.path or f"domain {domain.name!r}" for domain, table in zip(domains, tables, strict=True)]
+    if declared_labels is not None:
+        for table, labels, place in zip(tables, raw, places, strict=True):
+            LabelSet.from_raw(labels, declared_labels, place, lines=table.lines, unit="line" if table.path else "row")
+    together = [label for labels in raw for label in labels]
+    label_set = LabelSet.from_raw(together, declared_labels, " + ".join(places))
+    populations = [_population(domain, table, "source") for domain, table in zip(domains, tables, strict=True)]
+    return [_labelled(p, labels, label_set) for p, labels in zip(populations, raw, strict=True)], label_set
 
-        def read() -> list[object]:
-            values = list(labels)
-            return values if rows is None else [values[row] for row in rows]
 
-        self._read: Callable[[], list[object]] = read
-        self.reveals: list[str] = []
+def load_target(domain: Domain) -> Population:
+    """Return the rows of a target; its labels, if it has any, go into `HiddenLabels` unread."""
+    return _population(domain, _read(domain), "target")
 
-    def reveal(self, purpose: str) -> list[object]:
-        """Return the raw labels, one per row, and note why they were read.
 
-        Raises:
-            RunError: the purpose is not "final evaluation" or "oracle".
-        """
-        if purpose not in PURPOSES:
-            raise RunError(f"target labels were asked for {purpose!r}, expected one of {list(PURPOSES)}. Train without them.")
-        self.reveals.append(purpose)
-        return self._read()
+def load_text(domain: Domain, role: str) -> Population:
+    """Return the rows of a domain as text only: its label column is not even looked for."""
+    return _population(domain, _read(domain, labels=False), role)
 
-    def take(self, rows: Sequence[int]) -> HiddenLabels:
-        """Return the hidden labels of some rows; reveals are noted in the same list."""
-        taken = HiddenLabels((), rows)
-        read = self._read
-        taken._read = lambda: [values[row] for values in [read()] for row in rows]
-        taken.reveals = self.reveals
-        return taken
 
-    def __repr__(self) -> str:
-        return f"HiddenLabels(reveals={self.reveals!r})"
+def _read(domain: Domain, *, labels: bool = True) -> Table:
+    _refuse_wrong_fields(domain)
+    if domain.path is not None:
+        return read_table(Path(domain.path), domain.columns, domain.where, labels=labels)
+    texts = list(cast(Sequence[str], domain.texts))
+    pairs = None if domain.text_pairs is None else list(domain.text_pairs)
+    empty = [_is_empty(text) or (pairs is not None and _is_empty(pairs[row])) for row, text in enumerate(texts)]
+    kept = [row for row, is_empty in enumerate(empty) if not is_empty]
+    for row in kept:
+        for text in (texts[row], pairs[row]) if pairs is not None else (texts[row],):
+            if not isinstance(text, str):
+                raise InputError(
+                    f"domain {domain.name!r} row {row + 1}: {text!r} is not a string. Give texts as strings."
+                )
+    if not kept:
+        raise InputError(f"domain {domain.name!r}: no texts in {len(texts):,} rows. Give at least one text.")
+    return Table(
+        texts=[texts[row] for row in kept],
+        text_pairs=None if pairs is None else [pairs[row] for row in kept],
+        labels=None,  # in memory they stay with the domain: a target's are not read here
+        lines=[row + 1 for row in kept],
+        columns=Columns(),
+        path="",
+        empty=len(texts) - len(kept),
+    )
 
-    def _refuse(self, *_: object) -> NoReturn:
-        raise RunError('target labels are hidden: they cannot be copied, pickled or read but by reveal("final evaluation").')
 
-    __iter__ = __getitem__ = __len__ = __contains__ = __array__ = _refuse
-    __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = __getstate__ = _refuse  # type: ignore[assignment]
-    __bool__ = lambda self: True  # noqa: E731
+def _is_empty(text: object) -> bool:
+    """Whether a text in memory is missing (None, or the NaN of a data frame) or blank."""
+    return text is None or text != text or (isinstance(text, str) and not text.strip())  # noqa: PLR0124
+
+
+def _source_labels(domain: Domain, table: Table) -> list[object]:
+    if domain.labels is not None:
+        values = list(domain.labels)
+        return [values[line - 1] for line in table.lines]
+    if table.labels is not None:
+        return table.labels
+    if not table.path:
+        raise InputError(f"domain {domain.name!r}: a source needs labels. Give labels=, one per text.")
+    if table.columns.label is not None:
+        raise InputError(
+            f"{table.path}: the label column {table.columns.label!r} holds no value. A source needs labels."
+        )
+    raise InputError(
+        f"{table.path}: a source needs labels, but none of the columns ({', '.join(table.names)}) is known to hold "
+        "them (label, stars, rating, sentiment, …). Name it: columns: {label: NAME}."
+    )
+
+
+def _population(domain: Domain, table: Table, role: str) -> Population:
+    hidden = None
+    if role == "target" and table.labels is not None:
+        hidden = HiddenLabels(table.labels)
+    elif role == "target" and domain.labels is not None:
+        hidden = HiddenLabels(domain.labels, [line - 1 for line in table.lines])
+    try:
+        fingerprint = hash_texts(table.texts, table.text_pairs)
+    except UnicodeEncodeError as error:
+        raise InputError(_broken_text(domain, table)) from error
+    return Population(
+        name=domain.name,
+        role=role,
+        texts=table.texts,
+        text_pairs=table.text_pairs,
+        labels=None,
+        hidden=hidden,
+        lines=table.lines,
+        path=table.path,
+        columns=table.columns,
+        dropped={"empty text": table.empty} if table.empty else {},
+        fingerprint=fingerprint,
+    )
+
+
+def _labelled(population: Population, raw: Sequence[object], label_set: LabelSet) -> Population:
+    ids = label_set.encode(raw)
+    missing = int((ids < 0).sum())
+    dropped = {**population.dropped, **({"no label": missing} if missing else {})}
+    full = dataclasses.replace(population, labels=ids, label_names=label_set.names, dropped=dropped)
+    return select_rows(full, np.flatnonzero(ids >= 0))
+
+
+def _broken_text(domain: Domain, table: Table) -> str:
+    for row, line in enumerate(table.lines):
+        for text in (table.texts[row], table.text_pairs[row] if table.text_pairs is not None else ""):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                place = f"{table.path} line {line}" if table.path else f"domain {domain.name!r} row {line}"
+                return (
+                    f"{place}: the text holds half of a surrogate pair (a cut emoji). Write it again as valid Unicode."
+                )
+    return f"{table.path or domain.name}: a text is not valid Unicode."

@@ -75,6 +75,7 @@ class LabelSet:
         place: str,
         *,
         lines: Sequence[int] | None = None,
+        unit: str = "line",
     ) -> LabelSet:
         """Return the classes of raw labels: as declared, else in numeric or alphabetical order.
 
@@ -82,7 +83,8 @@ class LabelSet:
             raw: Label values as read; missing ones (None, NaN, "", -1) are passed over.
             declared: Names of the classes in the wanted order, or None.
             place: Where the labels come from, for messages.
-            lines: Line of each label, for messages.
+            lines: Line of each label, for messages; None: its row.
+            unit: What `lines` counts.
 
         Raises:
             InputError: fewer than two classes, a label that was not declared, names declared twice, or a column
@@ -95,7 +97,8 @@ class LabelSet:
         counts = Counter(label for label in column if label is not None)
         if declared is not None:
             names = _declared(declared)
-            _refuse_unknown(column, (names, declared), place, lines)
+            numbers = lines if lines is not None else range(1, len(column) + 1)
+            _refuse_unknown(column, (names, declared), place, (unit if lines is not None else "row", numbers))
         else:
             names = tuple(sorted(counts, key=_order if all(map(_is_number, counts)) else str))
             _refuse_free_text(counts, place)
@@ -141,15 +144,15 @@ def _refuse_unknown(
     column: Sequence[str | None],
     declared: tuple[tuple[str, ...], Sequence[object]],
     place: str,
-    lines: Sequence[int] | None,
+    numbered: tuple[str, Sequence[int]],
 ) -> None:
-    names, given = declared
+    (names, given), (unit, numbers) = declared, numbered
     known = {None, *names}
     rows = [row for row, label in enumerate(column) if label not in known]
     if not rows:
         return
     shown = "\n".join(
-        f"{place} {f'line {lines[row]}' if lines is not None else f'row {row + 1}'}: "
+        f"{place} {unit} {numbers[row]}: "
         f"label {column[row]!r} is not one of {list(names)}.{nearest(str(column[row]), names)}"
         for row in rows[:SHOWN]
     )

@@ -17,6 +17,8 @@ from guidebook.data.columns import ALIASES, Columns, choose_columns
 from guidebook.data.labels import WORDS, normalise
 from guidebook.errors import InputError, nearest
 
+__all__ = ["READERS", "Columns", "Table", "choose_columns", "read_table", "stem"]
+
 SHOWN = 5
 LISTED = 50
 LARGEST_FIELD = 2**31 - 1

@@ -35,10 +35,10 @@ class Stream:
     def fingerprint(self) -> str:
         """Hash of exactly what training on the stream can see."""
         digest = xxhash.xxh3_128(self.tokens.fingerprint.encode())
-        digest.update(np.ascontiguousarray(self.owner, dtype=np.int64))
-        digest.update(np.ascontiguousarray(self.ratios, dtype=np.float64))
+        digest.update(self.owner.astype(np.int64).tobytes())
+        digest.update(self.ratios.astype(np.float64).tobytes())
         if self.labels is not None:
-            digest.update(np.ascontiguousarray(self.labels, dtype=np.int64))
+            digest.update(self.labels.astype(np.int64).tobytes())
         return digest.hexdigest()
 
 

@@ -100,41 +100,36 @@ def resampled_means(values: ArrayLike, draws: int, generator: np.random.Generato
     return np.concatenate([generator.multinomial(total, counts / total, size) @ distinct for size in sizes]) / total
 
 
-def bootstrap_groups(
-    cells: Sequence[Cell], over: Literal["sources", "draws"] = "sources", seed: int = 0, draws: int = 10_000
-) -> Interval:
-    """Mean difference over many directions, with a bootstrap over trained models and over test rows.
+def bootstrap_groups(cells: Sequence[Cell], over: Literal["sources", "draws"] = "sources") -> Interval:
+    """Mean difference over many directions, with a bootstrap over trained models and one over test rows.
 
     Targets weigh the same inside a draw, draws inside a source, sources in the mean. Two kinds of chance add up:
 
-    - *models*: sources are resampled, then draws inside each (`over="sources"`, a claim about new sources like these),
-      or draws alone (`over="draws"`, a claim about these sources with new samples of labels). A method that does not
-      look at the target is one model per source and draw: its targets move together, they are no extra evidence.
+    - *models*: whole sources are resampled (`over="sources"`, a claim about new sources like these), or the draws
+      inside each source (`over="draws"`, a claim about these sources with new samples of labels). A method that does
+      not look at the target is one model per source and draw: its targets move together, they are no extra evidence.
     - *rows*: test rows are resampled inside each target. Every source and draw is tested on the same rows of a target,
       so one resample of the rows serves them all.
 
     Differs:
-        Percentiles of a bootstrap over few groups are too narrow. The interval is estimate ± sqrt((t e_models)² +
-        (1.96 e_rows)²): bootstrap standard errors, that of n groups times sqrt(n/(n-1)), and Student's t with as many
-        degrees of freedom as the models give, 3.2 for 4 sources (Hesterberg 2015, What Teachers Should Know about the
-        Bootstrap, sections 4 and 5). It is a little too wide where draws inside a source scatter much.
+        Nothing is drawn. The bootstrap of a mean has a known standard error, reached with infinitely many resamples; a
+        seed would only add noise. Percentiles of a bootstrap over few groups are too narrow, so the interval is
+        estimate ± sqrt((t e_models)² + (1.96 e_rows)²) with the standard error of n groups times sqrt(n/(n-1)) and
+        Student's t, 3.2 for 4 sources. A source carries its draws with it: resampling these too would count their
+        scatter twice (Davison & Hinkley 1997, Bootstrap Methods, section 3.8). What scatters by row and model alone is
+        in both errors, so the interval is a little too wide where test rows are few.
 
     Args:
         cells: One per trained model and target. Rows of one target stand in the same order in all of its cells.
         over: What the interval speaks about, see above.
-        seed: Seed of the resamples.
-        draws: Number of resamples.
 
     Raises:
         InputError: No cells, a cell twice, unequal rows of one target, or nothing to resample (one source, one draw).
     """
-    means, rows = _grouped(cells)
-    groups = [np.array(list(per_draw.values())) for per_draw in means.values()]  # one (draws of it,) per source
+    groups, rows = _grouped(cells)
     estimate = float(np.mean([group.mean() for group in groups]))
-    generator = np.random.default_rng(seed)
-    row_error = math.sqrt(sum(resampled_means(values, draws, generator).var() for values in rows.values()))
-    resampled = _source_error if over == "sources" else _draw_error
-    model_error, freedom = resampled(groups, draws, generator)
+    row_error = math.sqrt(sum(float(values.var()) / len(values) for values in rows.values()))
+    model_error, freedom = _source_error(groups) if over == "sources" else _draw_error(groups)
     half = math.hypot(_student(freedom) * model_error, Z95 * row_error)
     return Interval(estimate, estimate - half, estimate + half)
 
@@ -148,8 +143,8 @@ def smallest_detectable(standard_error: float, power: float = 0.8) -> float:
     return (Z95 + NormalDist().inv_cdf(power)) * standard_error
 
 
-def _grouped(cells: Sequence[Cell]) -> tuple[dict[str, dict[int, float]], dict[str, Floats]]:
-    """Mean of each source and draw; and per target (R,) each row's share of the overall mean."""
+def _grouped(cells: Sequence[Cell]) -> tuple[list[Floats], dict[str, Floats]]:
+    """Per source the mean of each draw (D,); per target each row's sum (R,) whose mean is its part of the estimate."""
     if not cells:
         raise InputError("An interval over directions needs at least one cell (source, draw, target, differences).")
     table: dict[str, dict[int, dict[str, Floats]]] = defaultdict(lambda: defaultdict(dict))
@@ -169,31 +164,28 @@ def _grouped(cells: Sequence[Cell]) -> tuple[dict[str, dict[int, float]], dict[s
         for by_target in by_draw.values():
             for target, values in by_target.items():
                 rows[target] += values / (len(table) * len(by_draw) * len(by_target))
-    means = {
-        source: {draw: float(np.mean([v.mean() for v in by_target.values()])) for draw, by_target in by_draw.items()}
-        for source, by_draw in table.items()
-    }
-    return means, rows
+    groups = [
+        np.array([np.mean([values.mean() for values in by_target.values()]) for by_target in by_draw.values()])
+        for by_draw in table.values()
+    ]
+    return groups, rows
 
 
-def _source_error(groups: list[Floats], draws: int, generator: np.random.Generator) -> tuple[float, int]:
-    """Standard error of the mean over sources, drawn with replacement and draws inside each; degrees of freedom."""
+def _source_error(groups: list[Floats]) -> tuple[float, int]:
+    """Standard error of the mean over sources, resampled whole, and its degrees of freedom."""
     count = len(groups)
     if count < 2:
         raise InputError('Found one source; an interval over sources needs two. Ask for over="draws".')
-    inside = np.stack([resampled_means(group, draws * count, generator).reshape(draws, count) for group in groups])
-    chosen = generator.integers(count, size=(1, draws, count))  # which source stands in which place
-    means = np.take_along_axis(inside, chosen, axis=0)[0].mean(axis=1)  # (sources, draws, places) -> (draws,)
-    return float(means.std()) * math.sqrt(count / (count - 1)), count - 1
+    return float(np.std([group.mean() for group in groups], ddof=1)) / math.sqrt(count), count - 1
 
 
-def _draw_error(groups: list[Floats], draws: int, generator: np.random.Generator) -> tuple[float, int]:
-    """Standard error of the mean over the given sources, with the draws of each resampled; degrees of freedom."""
+def _draw_error(groups: list[Floats]) -> tuple[float, int]:
+    """Standard error of the mean over the given sources, draws resampled in each, and its degrees of freedom."""
     short = sum(len(group) < 2 for group in groups)
     if short:
         raise InputError(f"{short} of {len(groups)} sources have one draw; an interval over draws needs two of each.")
-    variances = [resampled_means(g, draws, generator).var() * len(g) / (len(g) - 1) for g in groups]
-    return math.sqrt(sum(variances)) / len(groups), sum(len(group) - 1 for group in groups)
+    variance = sum(float(group.var(ddof=1)) / len(group) for group in groups)
+    return math.sqrt(variance) / len(groups), sum(len(group) - 1 for group in groups)
 
 
 def _student(freedom: int) -> float:

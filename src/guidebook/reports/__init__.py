@@ -1,1 +1,1 @@
-"""TODO."""
+"""What guidebook.json says, for people: rows for the terminal, a model card, a page."""

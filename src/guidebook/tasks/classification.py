@@ -38,7 +38,7 @@ class Classification:
     dropout: float = 0.1
     """Dropout probability before each linear layer of the head, 0 <= dropout < 1."""
     dev: float = 0.2
-    """Share of the source rows held out of training, by label, to measure source accuracy. 0 < dev < 1."""
+    """Share of the source rows held out of training, by label, to measure source accuracy; 0: none."""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -54,8 +54,8 @@ class Classification:
             raise InputError(f"task.max_length is {self.max_length}, expected at least 4 tokens. 128 is the default.")
         if not 0 <= self.dropout < 1:
             raise InputError(f"task.dropout is {self.dropout}, expected 0 <= dropout < 1. 0.1 is the default.")
-        if not 0 < self.dev < 1:
-            raise InputError(f"task.dev is {self.dev}, expected a share between 0 and 1. 0.2 is the default.")
+        if not 0 <= self.dev < 1:
+            raise InputError(f"task.dev is {self.dev}, expected 0 <= dev < 1. 0.2 is the default.")
 
     @staticmethod
     def _check_labels(labels: tuple[str, ...]) -> None:

@@ -147,12 +147,12 @@ class Engine:
         """Put a stage's adapters on the base: frozen ones below, new ones or copies on top."""
         self.clear()
         for name in stage.below:
-            self.host.load(name, made[name].places[name])
+            self.host.load_adapter(name, made[name].places[name])
         for name, start in stage.train.items():
             if start is None:
                 self.host.add(name, self.adapter, seed_for(self.seed, "adapter"))
             else:
-                self.host.load(name, made[start].places[start])
+                self.host.load_adapter(name, made[start].places[start])
         self.host.activate((*stage.below, *stage.train), train=tuple(stage.train))
 
     def clear(self) -> None:
@@ -226,7 +226,7 @@ def attach(host: Host, stack: Sequence[str], places: Mapping[str, Path], head: n
     for name in list(host.names):
         host.remove(name)
     for name in stack:
-        host.load(name, places[name])
+        host.load_adapter(name, places[name])
     host.activate(tuple(stack), train=())
     return head.to(next(host.model.parameters()).device) if head is not None else None
 

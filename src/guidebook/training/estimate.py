@@ -52,7 +52,7 @@ def estimate_stages(engine: Engine, plans: Sequence[tuple[str, str, Trained]]) -
         "stages": found,
         "seconds": round(sum(stage["seconds"] for stage in found), 1),
         "tokens": sum(stage["tokens"] for stage in found if not stage["cached"]),
-        "parameters": engine.host.parameters,
+        "parameters": engine.host.base_parameters,
         "trainable_parameters": trainable,
         "memory_megabytes": round(peak, 1),
     }

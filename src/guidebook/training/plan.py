@@ -47,6 +47,14 @@ def pad(stream: Stream, rows: np.ndarray, width: int, fill: int) -> tuple[Tensor
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
+def inputs_of(ids: Tensor, mask: Tensor, feed: Input) -> dict[str, Tensor]:
+    """Return what a base's forward takes: ids, mask and, where the family has them, token types, each (B, T)."""
+    inputs = {"input_ids": ids, "attention_mask": mask.long()}
+    if feed.takes_token_types:
+        inputs["token_type_ids"] = torch.from_numpy(token_types(ids.numpy(), feed.specials.separator)).long()
+    return inputs
+
+
 def next_tokens(ids: Tensor, mask: Tensor, first: int) -> tuple[Tensor, Tensor]:
     """Return flat positions (M,) whose next token is real, and those next tokens (M,); `first` offsets the rows."""
     follows = mask[:, :-1] & mask[:, 1:]
@@ -163,9 +171,7 @@ class StagePlan(Dataset[dict[str, Any]]):
             row_spans[key] = (row_count, row_count + len(ids[-1]))
             pick_spans[key] = (pick_count, pick_count + len(targets[-1]))
             row_count, pick_count = row_spans[key][1], pick_spans[key][1]
-        inputs = {"input_ids": torch.cat(ids), "attention_mask": torch.cat(masks).long()}
-        if self._feed.takes_token_types:
-            inputs["token_type_ids"] = token_types(inputs["input_ids"], self._feed.specials.separator)
+        inputs = inputs_of(torch.cat(ids), torch.cat(masks), self._feed)
         return {
             "inputs": inputs,
             "positions": torch.cat(positions),

@@ -13,10 +13,11 @@ from transformers import PreTrainedTokenizerBase
 
 from guidebook.adapters.host import Host
 from guidebook.data.streams import Stream
-from guidebook.data.tokens import Tokens, read_specials, token_types, tokenise, windows
+from guidebook.data.tokens import Tokens, read_specials, tokenise, windows
+from guidebook.errors import InputError
 from guidebook.tasks.heads import pool
 from guidebook.training.listener import Listener
-from guidebook.training.plan import Input, pad
+from guidebook.training.plan import Input, inputs_of, pad
 from guidebook.training.tap import Tap
 from guidebook.training.trainer import chosen_dtype
 
@@ -59,6 +60,8 @@ def make_rows(
     tokens = tokenise(texts, tokenizer, cache)
     pairs = tokenise(text_pairs, tokenizer, cache) if text_pairs is not None else None
     pieces, owner = windows(tokens, pairs, max_length, read_specials(tokenizer))
+    if len(empty := np.flatnonzero(pieces.lengths == 0)):
+        raise InputError(f"text {int(owner[empty[0]]) + 1} is empty and this base has no special tokens. Leave it out.")
     return Rows(texts, text_pairs, pieces, owner)
 
 
@@ -76,9 +79,7 @@ def _hidden(host: Host, rows: Rows, dtype: str, listener: Listener | None) -> It
             width = int(lengths[order[start]])
             chosen = order[start : start + max(1, TOKENS_PER_BATCH // width)]
             ids, mask = pad(stream, chosen, width, feed.specials.pad)
-            inputs = {"input_ids": ids.to(device), "attention_mask": mask.long().to(device)}
-            if feed.takes_token_types:
-                inputs["token_type_ids"] = token_types(ids, feed.specials.separator).to(device)
+            inputs = {name: value.to(device) for name, value in inputs_of(ids, mask, feed).items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=chosen_dtype(dtype) == "bfloat16"):
                 hidden, _ = tap.run(host.model, inputs, nothing)
             yield chosen, hidden, mask.to(device)

@@ -68,9 +68,7 @@ class Material:
         """Return rows of whole populations with labels as a stream, truncated to the task's length."""
         parts = []
         for population in populations:
-            pairs = population.text_pairs
-            second = tokenise(pairs, self.tokenizer, self._cache) if pairs is not None else None
-            tokens = self.plain_tokens(population)
+            tokens, second = self.plain_tokens(population), self.plain_pairs(population)
             parts.append(encode(tokens, second, self.task_length, self.specials))
         owner = np.concatenate([np.full(len(part), index) for index, part in enumerate(parts)])
         tokens = concatenate(parts)
@@ -82,7 +80,8 @@ class Material:
             require_mask(self.specials)
         parts = [self._text(population) for population in populations]
         counts = np.array([int(part.tokens.lengths.sum()) for part in parts])
-        return stack_streams("text", parts, mixture_ratios(counts, mixture))
+        names = [population.name for population in populations]
+        return stack_streams("text", parts, mixture_ratios(counts, mixture, names))
 
     def _text(self, population: Population) -> Stream:
         key = f"{population.role} {population.name}"
@@ -104,6 +103,12 @@ class Material:
     def plain_tokens(self, population: Population) -> Tokens:
         """Return a population's texts as tokens, uncut."""
         return tokenise(population.texts, self.tokenizer, self._cache)
+
+
+    def plain_pairs(self, population: Population) -> Tokens | None:
+        """Return a population's second texts as tokens, uncut, if it has any."""
+        pairs = population.text_pairs
+        return tokenise(pairs, self.tokenizer, self._cache) if pairs is not None else None
 
 
 class Run:

@@ -63,14 +63,20 @@ class Setting:
     warmup: int = 200
     mask_rate: float = 0.2
     seed: int = 0
+    factorise: bool = False
+    """Start the embeddings from the corpus's factorised co-occurrences and the output bias from its unigrams.
+
+    For small budgets: it takes a minute and stands for what the first tens of millions of tokens would teach."""
 
 
 SETTINGS = {
-    "mini": Setting("mini"),
+    "mini": Setting("mini", factorise=True, other_learning_rate=1e-3),
     "mini-gptj": Setting("mini-gptj", rows=16, length=256),
     "mini-large": Setting("mini", hidden=384, layers=6, heads=6, rows=256),
     "mini-gptj-large": Setting("mini-gptj", hidden=384, layers=6, heads=6, rows=128, length=256),
-    "tiny": Setting("mini", vocabulary=300, hidden=16, layers=2, heads=2, length=16, rows=4, warmup=4),
+    "tiny": Setting(
+        "mini", vocabulary=300, hidden=16, layers=2, heads=2, length=16, rows=4, warmup=4, factorise=True
+    ),
     "tiny-gptj": Setting("mini-gptj", vocabulary=300, hidden=16, layers=2, heads=2, length=16, rows=4, warmup=4),
 }
 
@@ -154,6 +160,47 @@ def build_model(setting: Setting, tokenizer: PreTrainedTokenizerFast) -> PreTrai
             attention_probs_dropout_prob=0.0,
         )
     )
+
+
+def factorised_embeddings(blocks: np.ndarray, vocabulary: int, hidden: int, window: int = 6) -> np.ndarray:
+    """Return (V, H) embeddings: the leading factors of the positive pointwise mutual information of nearby tokens.
+
+    Reference: Levy and Goldberg 2014, Neural Word Embedding as Implicit Matrix Factorization, NeurIPS; context
+        distribution smoothing 0.75 and eigenvalues to the power one half as in Levy et al. 2015, TACL.
+    """
+    from sklearn.utils.extmath import randomized_svd
+
+    counts = np.zeros(vocabulary * vocabulary, np.float32)
+    for start in range(0, len(blocks), 50_000):
+        rows = np.asarray(blocks[start : start + 50_000], np.int64)
+        for distance in range(1, window + 1):
+            pairs = (rows[:, :-distance] * vocabulary + rows[:, distance:]).ravel()
+            counts += np.bincount(pairs, minlength=len(counts)).astype(np.float32) / distance
+    together = counts.reshape(vocabulary, vocabulary)
+    together = together + together.T
+    together[: len(SPECIAL)] = together[:, : len(SPECIAL)] = 0
+    context = together.sum(0) ** 0.75
+    expected = np.outer(together.sum(1), context / context.sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        information = np.log(together / expected)
+    information = np.nan_to_num(np.maximum(information, 0.0), nan=0.0, posinf=0.0)
+    left, values, _ = randomized_svd(information, hidden, random_state=0)
+    embeddings = left * np.sqrt(values)
+    return (embeddings / embeddings.std() * 0.05).astype(np.float32)
+
+
+def warm_start(model: Any, blocks: np.ndarray, vocabulary: int, hidden: int) -> None:
+    """Put factorised embeddings and log unigram frequencies into a fresh model."""
+    with torch.no_grad():
+        weight = model.get_input_embeddings().weight
+        found = torch.from_numpy(factorised_embeddings(blocks, vocabulary, hidden))
+        known = found.norm(dim=1) > 0
+        weight[known] = found[known]
+        counts = np.bincount(np.asarray(blocks).ravel(), minlength=vocabulary).astype(np.float64) + 1
+        counts[: len(SPECIAL)] = 1
+        bias = torch.from_numpy(np.log(counts / counts.sum())).float()
+        head = model.get_output_embeddings()
+        head.bias.copy_(bias - bias.mean())
 
 
 def write_blocks(texts: Iterator[str], tokenizer: PreTrainedTokenizerFast, setting: Setting, out: Path) -> None:
@@ -343,12 +390,15 @@ def save_checkpoint(path: Path, model: nn.Module, optimiser_list: list[torch.opt
 
 def start(work: Path, setting: Setting, tokenizer: PreTrainedTokenizerFast, device: str) -> tuple[Any, list[Any], int]:
     """Return model, optimisers and step: from the checkpoint if there is one, else fresh."""
-    model = build_model(setting, tokenizer).to(device)
+    model = build_model(setting, tokenizer)
+    path = work / "checkpoint.pt"
+    if setting.factorise and not path.exists():
+        warm_start(model, np.load(work / "train.npy", mmap_mode="r"), len(tokenizer), setting.hidden)
+    model = model.to(device)
     optimiser_list = optimisers(model, setting)
     for optimiser in optimiser_list:
         for group in optimiser.param_groups:
             group["initial_lr"] = group["lr"]
-    path = work / "checkpoint.pt"
     if not path.exists():
         return model, optimiser_list, 0
     state = torch.load(path, weights_only=True, map_location=device)

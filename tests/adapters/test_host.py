@@ -403,6 +403,7 @@ def test_full_copies_change_places(host, inputs):
     shake(host, "one", 1)
     shake(host, "two", 2)
     host.activate(["one"])
+    assert not host.trainable()
     first = logits(host, inputs)
     host.activate(["two"])
     second = logits(host, inputs)
@@ -498,6 +499,8 @@ def test_removing_an_active_adapter_leaves_the_rest_active(host, inputs):
 @every(PARTS)
 def test_rows_have_their_own_adapters(host, inputs, kind):
     base = logits(host, inputs)
+    with host.rows([None, None]):
+        assert torch.equal(logits(host, inputs), base)
     host.add("domain", kind, 0)
     shake(host, "domain")
     host.activate(["domain"], train=["domain"])

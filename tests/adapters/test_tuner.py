@@ -19,6 +19,8 @@ from guidebook.adapters.presets import Houlsby
 from guidebook.errors import InputError
 from guidebook.peft import BottleneckConfig, BottleneckLayer, BottleneckModel, BottleneckType
 
+pytestmark = pytest.mark.filterwarnings("ignore:Adapter name:UserWarning")  # PEFT dislikes "a"; it does no harm
+
 TARGETS = r".*layer\.\d+\.(attention\.output\.dense|output\.dense)"
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from guidebook.errors import InputError, nearest
 from guidebook.training.listener import Listener
 
 ESTIMATE = {
@@ -61,8 +62,10 @@ class FakeBook:
         self.labels = ("negative", "positive")
         self.asked: list[Any] = []
 
-    def predict_proba(self, texts, text_pairs=None, domain=None):
+    def predict_proba(self, texts, text_pairs=None, domain="auto"):
         self.asked.append((list(texts), text_pairs, domain))
+        if domain not in ("auto", *self.meta["serves"]):
+            raise InputError(f"no domain {domain!r}.{nearest(domain, self.meta['serves'])}")
         positive = np.array([0.9 if "!" in text else 0.2 for text in texts])
         return np.stack([1 - positive, positive], axis=1)  # (B,) -> (B, 2)
 
@@ -110,10 +113,8 @@ class Engine:
     def evaluate(self, book, domain, which=None):
         self.domains.append((domain, which))
         score = {"accuracy": 0.75, "accuracy_low": 0.7, "accuracy_high": 0.8, "macro_f1": 0.74, "rows": 240}
-        return {
-            "source_only": {**score, "calibration_error": 0.1},
-            "domain_fusion": {**score, "calibration_error": 0.05},
-        }
+        twin, adapted = {**score, "calibration_error": 0.1}, {**score, "calibration_error": 0.05}
+        return {"rows": 240, "unknown_labels": {"meh": 3}, "scores": {"source_only": twin, "domain_fusion": adapted}}
 
 
 @pytest.fixture

@@ -46,13 +46,13 @@ def test_guidebooks_of_a_folder(tmp_path, capsys):
         "base": {"id": "mini"},
         "method": "domain_fusion",
         "seed": 4,
-        "domains": [{"name": "books", "role": "source"}, {"name": "kitchen", "role": "target"}],
+        "domains": [{"name": "books", "role": "source"}] * 2 + [{"name": "kitchen", "role": "target"}],
         "size": {"megabytes_per_domain": 3.61},
     }
     (book / "guidebook.json").write_text(json.dumps(meta))
     assert main(["ls", "guidebooks", str(tmp_path), "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["base"], row["targets"], row["seed"]) == ("mini", ["kitchen"], 4)
+    assert (row["base"], row["source"], row["targets"], row["seed"]) == ("mini", ["books"], ["kitchen"], 4)
     assert main(["ls", "guidebooks", str(tmp_path)]) == 0
     assert "3.6" in capsys.readouterr().out
     (book / "guidebook.json").write_text("{")

@@ -32,7 +32,7 @@ def test_a_file_becomes_json_lines(engine, reviews, capsys):
     assert [line["line"] for line in lines] == [2, 3, 5]
     assert lines[0]["probabilities"] == {"negative": 0.1, "positive": 0.9}
     assert "1 rows without text" in said.err
-    assert engine.book.asked[0][2] is None
+    assert engine.book.asked[0][2] == "auto", "None would be the base"
 
 
 def test_out_holds_the_same_lines_and_no_half_file(engine, reviews, tmp_path, capsys, monkeypatch):
@@ -45,6 +45,7 @@ def test_out_holds_the_same_lines_and_no_half_file(engine, reviews, tmp_path, ca
     monkeypatch.setattr(engine.book, "predict_proba", lambda *given, **more: 1 / 0)
     assert main(["predict", "book", str(reviews), "--out", str(out), "-q"]) == 1
     assert out.read_text() == before
+    assert [path.name for path in out.parent.iterdir()] == ["labels.jsonl"]
 
 
 @pytest.mark.parametrize("content", [b"so good!\ntoo thin\n", b'{"text": "so good!"}\n{"text": "too thin"}\n'])
@@ -87,13 +88,6 @@ def test_columns_and_rows_are_chosen_as_in_a_recipe(engine, tmp_path, capsys):
 def test_an_unknown_domain_suggests_the_nearest(engine, reviews, capsys):
     assert main(["predict", "book", str(reviews), "--domain", "kitchn"]) == 2
     assert "Did you mean 'kitchen'?" in capsys.readouterr().err
-
-
-def test_several_variants_need_a_choice(engine, reviews, capsys):
-    engine.book.meta["serves"] = {"kitchen": "domain_fusion:kitchen", "hotels": "domain_fusion:hotels"}
-    assert main(["predict", "book", str(reviews)]) == 2
-    assert "--domain" in capsys.readouterr().err
-    assert main(["predict", "book", str(reviews), "--domain", "hotels"]) == 0
 
 
 def test_a_folder_that_cannot_be_written_is_an_input_error(engine, reviews, tmp_path, capsys):

@@ -114,7 +114,8 @@ def print_summary(book: Guidebook) -> None:
             console.print(escape(f"- {line}"))
         console.print()
     else:
-        print_text(found.text() + "\n")
+        print_text(found.text())
+        print_text("")
     for name, path in (
         ("guidebook", book.path),
         ("report", book.path / "report.html"),

@@ -66,7 +66,7 @@ def table(*headings: str, title: str | None = None) -> Table:
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in headings:
         right = heading.endswith(">")
-        made.add_column(heading.rstrip(">"), justify="right" if right else "left", no_wrap=right)
+        made.add_column(heading.rstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
     return made
 
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from guidebook.cli.console import Terminal, print_json, stdout, table
-from guidebook.cli.predict import check_domain, domain_of
+from guidebook.cli.console import Terminal, print_json, remark, stdout, table
+from guidebook.cli.predict import domain_of
 
 
 def evaluate(
@@ -25,9 +25,7 @@ def evaluate(
         ),
     ] = None,
     *,
-    domain: Annotated[
-        str | None, typer.Option(help="Which target's guidebook to score, if it has several.", show_default=False)
-    ] = None,
+    domain: Annotated[str | None, typer.Option(help="Score only what serves this target.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -43,7 +41,6 @@ def evaluate(
         from guidebook.artifact import load
 
         loaded = load(book)
-        check_domain(loaded, domain)
         listener.finish("loading the guidebook")
         rows = domain_of(file, words or ())
         listener.start("predicting", None)
@@ -52,20 +49,22 @@ def evaluate(
     if as_json:
         print_json(scores)
     else:
-        show(scores)
+        show(scores["scores"])
+        unknown = ", ".join(f"{label!r}: {count}" for label, count in scores["unknown_labels"].items())
+        if unknown and not quiet:
+            remark(f"Rows with labels that the guidebook does not know are not scored ({unknown}).")
 
 
-def show(scores: Mapping[str, Any]) -> None:
+def show(scores: Mapping[str, Mapping[str, Any]]) -> None:
     """Print one line of scores per variant."""
     rows = table("variant", "rows>", "accuracy>", "95 % interval>", "macro-F1>", "calibration error>")
     for name, score in scores.items():
-        if isinstance(score, Mapping) and "accuracy" in score:
-            rows.add_row(
-                escape(name),
-                f"{score.get('rows', 0):,}",
-                f"{score['accuracy']:.1%}",
-                f"{score['accuracy_low']:.1%} to {score['accuracy_high']:.1%}" if "accuracy_low" in score else "",
-                f"{score['macro_f1']:.1%}",
-                f"{score['calibration_error']:.1%}",
-            )
+        rows.add_row(
+            escape(name),
+            f"{score['rows']:,}",
+            f"{score['accuracy']:.1%}",
+            f"{score['accuracy_low']:.1%} to {score['accuracy_high']:.1%}",
+            f"{score['macro_f1']:.1%}",
+            f"{score['calibration_error']:.1%}",
+        )
     stdout().print(rows)

@@ -137,11 +137,11 @@ def describe(path: Path, meta: Mapping[str, Any]) -> dict[str, Any]:
         "folder": str(path),
         "base": meta.get("base", {}).get("id", ""),
         "method": meta.get("method", ""),
-        "source": roles["source"],
-        "targets": roles["target"],
+        "source": list(dict.fromkeys(roles["source"])),  # training and held-out rows are two entries
+        "targets": list(dict.fromkeys(roles["target"])),
         "seed": meta.get("seed", ""),
         "megabytes_per_domain": meta.get("size", {}).get("megabytes_per_domain"),
-        "created": meta.get("created", ""),
+        "created": str(meta.get("created", ""))[:16].replace("T", " "),
     }
 
 

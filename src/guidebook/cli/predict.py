@@ -6,20 +6,21 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from guidebook.cli.console import Terminal, remark
-from guidebook.errors import InputError, nearest
+from guidebook.errors import InputError
 
 if TYPE_CHECKING:
     from guidebook.artifact import Guidebook
     from guidebook.data.domains import Domain
     from guidebook.data.read import Table
 
+ONLY = "auto"  # the only target or variant there is; several are an error that lists them
 ROWS_AT_ONCE = 1024  # lines appear, and the bar moves, this many rows at a time
 
 
@@ -38,7 +39,7 @@ def predict(
     ] = None,
     *,
     domain: Annotated[
-        str | None, typer.Option(help="Which target's guidebook answers, if it has several.", show_default=False)
+        str | None, typer.Option(help="Which target's guidebook answers; source_only is the twin.", show_default=False)
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write the lines here instead of stdout.", show_default=False)
@@ -58,21 +59,20 @@ def predict(
         from guidebook.artifact import load
 
         loaded = load(book)
-        check_domain(loaded, domain)
         listener.finish("loading the guidebook")
         table = read_rows(file, words or ())
         if table.empty and not quiet:
             remark(f"{table.path}: {table.empty} rows without text are left out.")
         listener.start("predicting", len(table.texts))
         with destination(out) as stream:
-            for first, lines in predicted(loaded, table, domain):
+            for first, lines in predicted(loaded, table, domain or ONLY):
                 stream.writelines(lines)
                 stream.flush()
                 listener.advance("predicting", first + len(lines))
         listener.finish("predicting")
 
 
-def predicted(book: Guidebook, table: Table, domain: str | None) -> Iterator[tuple[int, list[str]]]:
+def predicted(book: Guidebook, table: Table, domain: str) -> Iterator[tuple[int, list[str]]]:
     """Yield the first row and the JSON lines of every slice of the rows."""
     for first in range(0, len(table.texts), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
@@ -87,24 +87,6 @@ def predicted(book: Guidebook, table: Table, domain: str | None) -> Iterator[tup
             }
             lines.append(json.dumps(answer, ensure_ascii=False) + "\n")
         yield first, lines
-
-
-def check_domain(book: Guidebook, domain: str | None) -> None:
-    """Check that the guidebook serves a domain; None is enough where all domains are served alike.
-
-    Raises:
-        InputError: it does not, or has several to choose from.
-    """
-    serves: dict[str, str] = book.meta.get("serves", {})
-    if domain is not None and domain not in serves:
-        raise InputError(
-            f"{book.path}: this guidebook has no domain {domain!r}.{nearest(domain, serves)} "
-            f"It serves: {', '.join(serves)}."
-        )
-    if domain is None and len(set(serves.values())) > 1:
-        raise InputError(
-            f"{book.path}: this guidebook serves {', '.join(serves)}, each in its own way. Choose with --domain."
-        )
 
 
 def domain_of(file: Path, words: Sequence[str]) -> Domain:
@@ -160,11 +142,14 @@ def destination(out: Path | None) -> Iterator[IO[str]]:
     if out is None:
         yield sys.stdout
         return
+    temporary = out.with_name(f".{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{out.name}.part")
         with temporary.open("w", encoding="utf8") as stream:
             yield stream
+        temporary.replace(out)
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror or error}.") from error
-    temporary.replace(out)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

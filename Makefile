@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKER
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.report ## install, then adapt the small base from books to kitchen, hotels and apps
+demo: $(VENV)/.demo ## install, then adapt the small base from books to kitchen, hotels and apps
 	$(BIN)/guidebook adapt examples/quickstart.yaml
 
 test: $(VENV)/.test ## install what tests need, then run all of them
@@ -30,7 +30,7 @@ format: $(VENV)/.dev ## put the code into the house's form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs-tables: $(VENV)/.report ## write the table of recipe fields into docs/recipes.md
+docs-tables: $(VENV)/.demo ## write the table of recipe fields into docs/recipes.md
 	$(BIN)/python -m guidebook.cli.fields docs/recipes.md
 
 clean: ## remove the environment and what tools left behind, not runs/
@@ -49,10 +49,10 @@ $(VENV)/.made:
 	echo "Install one (on Debian and Ubuntu: python3 and python3-venv), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; \
 	exit 1
 
-$(VENV)/.report: EXTRAS := report
-$(VENV)/.test: EXTRAS := report,test
-$(VENV)/.dev: EXTRAS := dev
-$(VENV)/.report $(VENV)/.test $(VENV)/.dev: $(VENV)/.made constraints.txt pyproject.toml
-	@echo "installing guidebook[$(EXTRAS)]; the first time this takes some minutes, torch is large"
-	@$(INSTALL) -e '.[$(EXTRAS)]'
+$(VENV)/.demo: WHAT := .
+$(VENV)/.test: WHAT := .[test]
+$(VENV)/.dev: WHAT := .[dev]
+$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.made constraints.txt pyproject.toml
+	@echo "installing $(WHAT:.%=guidebook%); the first time this takes some minutes, torch is large"
+	@$(INSTALL) -e '$(WHAT)'
 	@touch $@

@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--test-rows", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--only-draw", type=int, help="only this draw's runs, so that several processes can share the work")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -254,11 +255,13 @@ def main() -> None:
             left = float(np.mean(spent[-24:])) * (len(todo) - number - 1) / 3600
             print(f"{number + 1}/{len(todo)} {job} accuracy {record['accuracy']:.3f}, {left:.2f} hours left", flush=True)
 
-    work(list(choosing_jobs(arguments.kinds, 200)))
+    if not arguments.only_draw:
+        work(list(choosing_jobs(arguments.kinds, 200)))
     chosen = [r for r in read_records(arguments.records) if r["phase"] == "choose" and r["budget"] == asdict(budget)]
     rates = choose_rates(chosen, arguments.kinds)
     print(f"learning rates {rates}", flush=True)
-    work(list(main_jobs(arguments.kinds, rates, budget.draws)))
+    jobs = main_jobs(arguments.kinds, rates, budget.draws)
+    work([job for job in jobs if arguments.only_draw in (None, job.draw)])
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ from guidebook.methods import METHODS
 from guidebook.tasks import TASKS
 from guidebook.training.settings import Training
 
+TABLES = {"task": "classification", "adapter": "houlsby", "method": "domain_fusion"}
+"""Field that is configured by a name in a table -> the name it has by default."""
+STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # labels: [0, 1] are names
+EXPONENT = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")
 SAW = {"mini": ["wikipedia-en"], "mini-gptj": ["wikipedia-en"]}
 OWNED_BY_GUIDEBOOK = {
     "output_dir": "--out",
@@ -32,6 +38,12 @@ OWNED_BY_GUIDEBOOK = {
     "fp16": "train.dtype",
     "save_strategy": "train.checkpoint_seconds",
     "save_steps": "train.checkpoint_seconds",
+    "save_only_model": "nothing: a stage resumes bit for bit",
+    "save_total_limit": "nothing: one complete checkpoint is kept",
+    "ignore_data_skip": "nothing: a stage resumes bit for bit",
+    "resume_from_checkpoint": "nothing: the same command resumes",
+    "max_grad_norm": "train.max_grad_norm",
+    "label_smoothing_factor": "nothing: losses are the method's",
     "eval_strategy": "nothing: target labels are read once, at the end",
     "load_best_model_at_end": "nothing: the last step of a schedule is what is kept",
     "remove_unused_columns": "nothing: batches are planned",
@@ -86,15 +98,14 @@ class Recipe:
 
         for name in ("source", "targets", "unlabelled", "general"):
             put(name, tuple(_domain(item, name, index) for index, item in enumerate(_listed(getattr(self, name)))))
-        put("base", str(self.base))
+        put("base", _base(self.base))
+        put("seed", _seed(self.seed))
         put("base_saw", tuple(_listed(self.base_saw if self.base_saw is not None else SAW.get(self.base))))
         put("task", _configured(self.task, TASKS, "task", "kind"))
         put("adapter", _configured(self.adapter, KINDS, "adapter", "kind"))
         put("method", _configured(self.method, METHODS, "method", "name"))
         put("train", _validated(Training, self.train if self.train is not None else {}, "train"))
-        for name in self.trainer:
-            if name in OWNED_BY_GUIDEBOOK:
-                raise InputError(f"trainer.{name} is set by guidebook. Use {OWNED_BY_GUIDEBOOK[name]} instead.")
+        put("trainer", _trainer(self.trainer))
         names = [domain.name for domain in (*self.source, *self.targets, *self.unlabelled, *self.general)]
         for name in names:
             if names.count(name) > 1:
@@ -102,7 +113,8 @@ class Recipe:
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as plain data; texts given in memory are replaced by their number."""
-        return _plain(self)
+        found: dict[str, Any] = _plain(self)
+        return found
 
     def replace(self, **changes: Any) -> Recipe:
         """Return a copy with some fields changed."""
@@ -133,9 +145,13 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), flags: Mapping
     place = f"{path}: " if path is not None else ""
     for key in content:
         if key not in known:
-            raise InputError(f"{place}unknown key {key!r} in the recipe.{nearest(key, known)} Known: {', '.join(known)}.")
+            raise InputError(
+                f"{place}unknown key {key!r} in the recipe.{nearest(key, known)} Known: {', '.join(known)}."
+            )
     if not content.get("source"):
-        raise InputError(f"{place}the recipe has no source. Name labelled data: `source: books.csv` or --source books.csv.")
+        raise InputError(
+            f"{place}the recipe has no source. Name labelled data: `source: books.csv` or --source books.csv."
+        )
     try:
         return Recipe(**content)
     except InputError as error:
@@ -155,6 +171,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     for key in ("source", "targets", "unlabelled", "general"):
         if key in content:
             content[key] = [_anchored(item, path.parent) for item in _listed(content[key])]
+    if isinstance(base := content.get("base"), str) and base not in SAW and (path.parent / base).is_dir():
+        content["base"] = str(path.parent / base)
     return content
 
 
@@ -174,14 +192,16 @@ def _anchored(item: Any, folder: Path) -> Any:
 def _override(content: dict[str, Any], override: str) -> None:
     key, sign, text = override.partition("=")
     if not sign or not key:
-        raise InputError(f"{override!r} is not an override. Write key=value, for example seed=1 or adapter.reduction=8.")
+        raise InputError(f"{override!r} is not an override. Write key=value: seed=1, or adapter.reduction=8.")
     *path, last = key.split(".")
     place = content
     for part in path:
         inner = place.get(part)
-        if isinstance(inner, str):
+        if place is content and part in TABLES and isinstance(inner, str):
             inner = {"name" if part == "method" else "kind": inner}
-        place[part] = dict(inner) if isinstance(inner, dict) else {}
+        if not isinstance(inner, dict | None):
+            raise InputError(f"{override!r}: {part} is {inner!r}, without settings. Change it as a whole: {part}=…")
+        place[part] = dict(inner or {})
         place = place[part]
     try:
         value = yaml.safe_load(text)
@@ -192,12 +212,7 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 def _number(value: Any) -> Any:
     """YAML 1.1 reads 5e-4 as text; people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+    return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
 
 
 def _merged(old: object, new: object) -> object:
@@ -211,6 +226,10 @@ def _listed(value: Any) -> list[Any]:
         return []
     if isinstance(value, str | Path | Mapping | Domain):
         return [value]
+    if not isinstance(value, Iterable):
+        raise InputError(
+            f"{value!r} is neither a domain nor a list of domains. Give a path, or a mapping with `path:`."
+        )
     return list(value)
 
 
@@ -218,12 +237,39 @@ def _domain(value: Any, field: str, index: int) -> Domain:
     return domain_from(value, default_name=f"{field}{index}" if index else field)
 
 
+def _base(value: Any) -> str:
+    if not isinstance(value, str | Path) or not str(value):
+        raise InputError(f"base: expected mini, a folder or a model id of the Hub, found {value!r}.")
+    return str(value)
+
+
+def _seed(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
+        raise InputError(f"seed: expected a whole number from 0 on, found {value!r}.")
+    return int(value)
+
+
+def _trainer(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping | None):
+        raise InputError(f"trainer: expected `key: value` settings, found {value!r}.")
+    known = {str(name): _number(inner) for name, inner in (value or {}).items()}
+    for name in known:
+        if hint := OWNED_BY_GUIDEBOOK.get(name):
+            _, _, why = hint.partition("nothing: ")
+            raise InputError(f"trainer.{name} is set by guidebook" + (f": {why}." if why else f". Use {hint} instead."))
+    return known
+
+
 def _configured(value: Any, table: Mapping[str, str], field: str, key: str) -> Any:
     """Return the configuration object that a name, a mapping or an object of the table stands for."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if f"{type(value).__module__}:{type(value).__name__}" in table.values():
         return value
-    settings = {key: value} if isinstance(value, str) else dict(value) if isinstance(value, Mapping) else {}
-    name = settings.get(key, {"adapter": "houlsby", "method": "domain_fusion", "task": "classification"}[field])
+    if not isinstance(value, str | Mapping | None):
+        raise InputError(
+            f"{field}: expected a {key}, or a mapping with one, found {value!r}. Known: {', '.join(table)}."
+        )
+    settings = {key: value} if isinstance(value, str) else dict(value or {})
+    name = settings.get(key, TABLES[field])
     if not isinstance(name, str) or name not in table:
         raise InputError(f"{field}: unknown {key} {name!r}.{nearest(str(name), table)} Known: {', '.join(table)}.")
     module, _, class_name = table[name].partition(":")
@@ -234,7 +280,7 @@ def _configured(value: Any, table: Mapping[str, str], field: str, key: str) -> A
 
 
 def _validated(kind: type, settings: Any, field: str) -> Any:
-    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+    if isinstance(settings, kind):
         return settings
     if not isinstance(settings, Mapping):
         raise InputError(f"{field}: expected `key: value` settings, found {settings!r}.")
@@ -245,10 +291,10 @@ def _validated(kind: type, settings: Any, field: str) -> Any:
 
 
 def _adapter_of(kind: type) -> TypeAdapter[Any]:
-    kind.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    kind.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
     for item in dataclasses.fields(kind):
         if item.default_factory is not dataclasses.MISSING and dataclasses.is_dataclass(item.default_factory):
-            item.default_factory.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+            item.default_factory.__pydantic_config__ = STRICT  # type: ignore[attr-defined]
     return TypeAdapter(kind)
 
 
@@ -267,6 +313,8 @@ def _explained(error: ValidationError, kind: type, field: str) -> str:
             lines.append(f"unknown key {place!r}.{nearest(str(problem['loc'][-1]), known)} Known: {', '.join(known)}.")
         else:
             lines.append(f"{place}: {problem['msg']}, found {problem.get('input')!r}.")
+            if problem["type"] == "string_type" and isinstance(problem.get("input"), bool):
+                lines.append("YAML reads a bare yes or no as true or false: quote it.")
     return " ".join(lines)
 
 

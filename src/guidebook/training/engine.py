@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ class Engine:
     store: Store
     trainer: Mapping[str, Any] = field(default_factory=dict)
     listener: Listener = field(default_factory=Listener)
+    _known: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    """What was predicted before: (model, id of the rows) -> values; targets share models and source rows."""
 
     @property
     def pooling(self) -> str:
@@ -205,19 +207,34 @@ class Engine:
 
     def predict(self, trained: Trained, rows: Rows) -> np.ndarray:
         """Return probabilities (N, C) of a trained model."""
-        head = self.attach(trained)
-        assert head is not None
-        return predict_probabilities(self.host, head, rows, self.train.dtype, self.listener)
+
+        def run() -> np.ndarray:
+            head = self.attach(trained)
+            assert head is not None
+            return predict_probabilities(self.host, head, rows, self.train.dtype, self.listener)
+
+        return self._once(trained.key, rows, run)
 
     def pooled(self, rows: Rows) -> np.ndarray:
         """Return pooled rows (N, H) of the untouched base."""
-        with self.host.disabled():
-            return pooled_rows(self.host, rows, self.pooling, self.train.dtype)
+
+        def run() -> np.ndarray:
+            with self.host.disabled():
+                return pooled_rows(self.host, rows, self.pooling, self.train.dtype)
+
+        return self._once("pooled", rows, run)
 
     def probe(self, tensors: Mapping[str, Any], rows: Rows) -> np.ndarray:
         """Return probabilities (N, C) of a head on the untouched base."""
         with self.host.disabled():
             return predict_probabilities(self.host, head_from(tensors, self.pooling), rows, self.train.dtype)
+
+    def _once(self, model: str, rows: Rows, run: Callable[[], np.ndarray]) -> np.ndarray:
+        """Run a prediction unless the same model has read the same rows before."""
+        place = (model, id(rows))
+        if place not in self._known:
+            self._known[place] = run()
+        return self._known[place]
 
 
 def attach(host: Host, stack: Sequence[str], places: Mapping[str, Path], head: nn.Module | None) -> nn.Module | None:

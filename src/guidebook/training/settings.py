@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+from guidebook.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,11 @@ class FuseTraining:
     mask_rate: float = 0.15
     """Share of the tokens that a masked language model predicts."""
 
+    def __post_init__(self) -> None:
+        _check("fuse.tokens", self.tokens, self.tokens is None or self.tokens >= 1, "at least 1")
+        _check("fuse.mask_rate", self.mask_rate, 0 < self.mask_rate < 1, "more than 0 and less than 1")
+        _check_schedule("fuse", self)
+
 
 @dataclass(frozen=True)
 class TaskTraining:
@@ -36,6 +44,11 @@ class TaskTraining:
     weight_decay: float = 0.0
     """AdamW's weight decay."""
 
+    def __post_init__(self) -> None:
+        _check("task.epochs", self.epochs, self.epochs > 0, "more than 0")
+        _check("task.rows_per_batch", self.rows_per_batch, self.rows_per_batch >= 1, "at least 1")
+        _check_schedule("task", self)
+
 
 @dataclass(frozen=True)
 class Training:
@@ -47,7 +60,7 @@ class Training:
     """Longest piece of text in tokens; longer documents are cut into pieces for language modelling, never truncated."""
     micro_batches: int = 1
     """Split every step into so many parts to save memory; the gradient is the same."""
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bf16 autocast where the hardware has it, else float32. Or float32, bfloat16."""
     base_dropout: bool = False
     """Keep the frozen base's own dropout on while training. The kind `full` always keeps it."""
@@ -59,3 +72,22 @@ class Training:
     """Stages that model text."""
     task: TaskTraining = field(default_factory=TaskTraining)
     """Stages that learn the task."""
+
+    def __post_init__(self) -> None:
+        _check("max_length", self.max_length, self.max_length >= 4, "at least 4")
+        _check("tokens_per_batch", self.tokens_per_batch, self.tokens_per_batch >= 1, "at least 1")
+        _check("micro_batches", self.micro_batches, self.micro_batches >= 1, "at least 1")
+        _check("checkpoint_seconds", self.checkpoint_seconds, self.checkpoint_seconds >= 0, "0 or more")
+        _check("max_grad_norm", self.max_grad_norm, self.max_grad_norm >= 0, "0 (no clipping) or more")
+
+
+def _check_schedule(name: str, settings: FuseTraining | TaskTraining) -> None:
+    rate = settings.learning_rate
+    _check(f"{name}.learning_rate", rate, rate is None or 0 < rate < float("inf"), "more than 0")
+    _check(f"{name}.warmup", settings.warmup, 0 <= settings.warmup <= 1, "a share, from 0 to 1")
+    _check(f"{name}.weight_decay", settings.weight_decay, settings.weight_decay >= 0, "0 or more")
+
+
+def _check(name: str, value: object, fits: bool, expected: str) -> None:
+    if not fits:
+        raise InputError(f"train.{name} is {value!r}, expected {expected}. Correct it.")

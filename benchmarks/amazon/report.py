@@ -1,0 +1,140 @@
+"""Write the study's tables from its records: benchmarks/amazon/README.md between the marks, and nothing by hand.
+
+    python benchmarks/amazon/report.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guidebook.evaluation.records import read_records
+from guidebook.evaluation.statistics import Interval, bootstrap_groups, smallest_detectable
+
+HERE = Path(__file__).parent
+START, END = "<!-- generated: study -->", "<!-- end of generated: study -->"
+ARMS = ("none", "general", "source+targets", "target")
+COMPARISONS = (
+    ("source+targets", "general", "the domains' knowledge: fusion minus placebo"),
+    ("source+targets", "none", "fusion minus no stage"),
+    ("general", "none", "the placebo minus no stage"),
+    ("target", "source+targets", "target text alone minus fusion"),
+)
+
+Record = dict[str, Any]
+
+
+def groups(records: list[Record]) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
+    """Yield (base, labels, kind, budget) and the records of the main runs; bases and budgets are never mixed."""
+    found: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        if record["phase"] in ("few", "all"):
+            budget = tuple(sorted(record["budget"].items()))
+            found[record["budget"]["base"], record["labels"], record["kind"], budget].append(record)
+    yield from found.items()
+
+
+def hits(record: Record) -> np.ndarray:
+    """Return whether each test row was right (N,)."""
+    return np.array([character == "1" for character in record["correct"]], dtype=float)
+
+
+def compare(records: list[Record], better: str, worse: str) -> tuple[Interval, float, int] | None:
+    """Return the paired difference with its 95 % interval, the smallest detectable one, and the directions it rests on.
+
+    Only directions and draws in which both arms have a record take part.
+    """
+    found = {(r["arm"], r["source"], r["target"], r["draw"]): hits(r) for r in records}
+    cells = []
+    for (arm, source, target, draw), values in found.items():
+        other = found.get((worse, source, target, draw))
+        if arm == better and other is not None:
+            cells.append((source, draw, target, values - other))
+    if len({cell[0] for cell in cells}) < 2:
+        return None
+    interval = bootstrap_groups(cells)
+    return interval, smallest_detectable(interval.standard_error), len(cells)
+
+
+def table(records: list[Record]) -> list[str]:
+    """Return mean accuracies by direction and arm, and the comparisons."""
+    by_cell: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for record in records:
+        by_cell[record["source"], record["target"], record["arm"]].append(record["accuracy"])
+    domains = sorted({record["source"] for record in records})
+    lines = ["", "| direction | " + " | ".join(ARMS) + " |", "|---|" + "---|" * len(ARMS)]
+    complete: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for source, target in itertools.permutations(domains, 2):
+        means = [by_cell.get((source, target, arm)) for arm in ARMS]
+        if any(means):
+            cells = [f"{100 * np.mean(values):.1f}" if values else "—" for values in means]
+            lines.append(f"| {source} → {target} | " + " | ".join(cells) + " |")
+        if all(means):
+            for arm, values in zip(ARMS, means, strict=True):
+                complete[arm].append(float(np.mean(values or [])))
+    if complete["none"]:
+        cells = [f"**{100 * np.mean(complete[arm]):.1f}**" for arm in ARMS]
+        lines.append(f"| mean of {len(complete['none'])} complete directions | " + " | ".join(cells) + " |")
+    lines += ["", "| difference, points | estimate | 95 % interval | smallest detectable | cells | |", "|---|---|---|---|---|---|"]
+    for better, worse, what in COMPARISONS:
+        found = compare(records, better, worse)
+        if found:
+            interval, detectable, cells_count = found
+            low, high = 100 * interval.low, 100 * interval.high
+            word = "within noise" if low <= 0 <= high else ("higher" if low > 0 else "lower")
+            lines.append(
+                f"| {what} | {100 * interval.estimate:+.1f} | {low:+.1f} … {high:+.1f} | {100 * detectable:.1f} "
+                f"| {cells_count} | {word} |"
+            )
+    return lines
+
+
+def page(records: list[Record]) -> str:
+    """Return everything that stands between the marks."""
+    lines: list[str] = []
+    chosen = [record for record in records if record["phase"] == "choose"]
+    if chosen:
+        lines += ["", "Learning rates of the task stage, mean accuracy on the source dev sets (300 rows each):", ""]
+        lines += ["| base | kind | learning rate | accuracy |", "|---|---|---|---|"]
+        rates: dict[tuple[str, str, float], list[float]] = defaultdict(list)
+        for record in chosen:
+            rates[record["budget"]["base"], record["kind"], record["learning_rate"]].append(record["accuracy"])
+        lines += [f"| {b} | {k} | {r:g} | {100 * np.mean(v):.1f} |" for (b, k, r), v in sorted(rates.items())]
+    for (base, labels, kind, _), group in groups(records):
+        budget, first = group[0]["budget"], group[0]
+        draws = len({record["draw"] for record in group})
+        hours = sum(record["seconds"] for record in group) / 3600
+        saw = ", ".join(first["base_saw"]) or "unknown"
+        lines += [
+            "",
+            f"### {kind}, {labels} source labels, base `{base}`",
+            "",
+            f"{len(group)} runs, {draws} draw{'s' if draws > 1 else ''}; {budget['fuse_tokens']:,} tokens per fusion stage, "
+            f"{budget['epochs']} epochs, learning rate {first['learning_rate']:g}, {first['rows']:,} test rows per target; "
+            f"{hours:.2f} hours. Base fingerprint `{first['base_fingerprint'][:12]}`; the base has seen: {saw}.",
+            *table(group),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Replace what stands between the marks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=Path, default=HERE / "records.jsonl")
+    parser.add_argument("--page", type=Path, default=HERE / "README.md")
+    options = parser.parse_args()
+    text = options.page.read_text(encoding="utf8")
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    made = page(read_records(options.records))
+    options.page.write_text(f"{before}{START}\n{made}\n{END}{after}", encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()

@@ -54,7 +54,11 @@ def build_tokenizer(family: str):
         tokenizer.train_from_iterator(TEXTS, trainer)
         end = "<|endoftext|>"
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end)
-    names = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"] if family == "roberta" else "[PAD] [UNK] [CLS] [SEP] [MASK]".split()
+    names = (
+        ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
+        if family == "roberta"
+        else [f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")]
+    )
     pad, unk, cls, sep, mask = names
     tokenizer = Tokenizer(models.WordPiece(unk_token=unk))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

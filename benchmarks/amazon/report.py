@@ -1,6 +1,6 @@
 """Write the study's tables from its records: benchmarks/amazon/README.md between the marks, and nothing by hand.
 
-    python benchmarks/amazon/report.py
+python benchmarks/amazon/report.py
 """
 
 from __future__ import annotations
@@ -81,7 +81,11 @@ def table(records: list[Record]) -> list[str]:
     if complete["none"]:
         cells = [f"**{100 * np.mean(complete[arm]):.1f}**" for arm in ARMS]
         lines.append(f"| mean of {len(complete['none'])} complete directions | " + " | ".join(cells) + " |")
-    lines += ["", "| difference, points | estimate | 95 % interval | smallest detectable | cells | |", "|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| difference, points | estimate | 95 % interval | smallest detectable | cells | |",
+        "|---|---|---|---|---|---|",
+    ]
     for better, worse, what in COMPARISONS:
         found = compare(records, better, worse)
         if found:
@@ -115,8 +119,9 @@ def page(records: list[Record]) -> str:
             "",
             f"### {kind}, {labels} source labels, base `{base}`",
             "",
-            f"{len(group)} runs, {draws} draw{'s' if draws > 1 else ''}; {budget['fuse_tokens']:,} tokens per fusion stage, "
-            f"{budget['epochs']} epochs, learning rate {first['learning_rate']:g}, {first['rows']:,} test rows per target; "
+            f"{len(group)} runs, {draws} draw{'s' if draws > 1 else ''}; {budget['fuse_tokens']:,} tokens per fusion "
+            f"stage, {budget['epochs']} epochs, learning rate {first['learning_rate']:g}, {first['rows']:,} test rows per "
+            f"target; "
             f"{hours:.2f} hours. Base fingerprint `{first['base_fingerprint'][:12]}`; the base has seen: {saw}.",
             *table(group),
         ]

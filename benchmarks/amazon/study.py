@@ -235,13 +235,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--test-rows", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument("--only-draw", type=int, help="only this draw's runs, so that several processes can share the work")
+    parser.add_argument(
+        "--only-draw", type=int, help="only this draw's runs, so that several processes can share the work"
+    )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    budget = Budget(
-        arguments.base, arguments.fuse_tokens, arguments.epochs, arguments.test_rows, arguments.draws, 1000
-    )
+    budget = Budget(arguments.base, arguments.fuse_tokens, arguments.epochs, arguments.test_rows, arguments.draws, 1000)
     reviews, general = read_reviews(arguments.data), read_general(arguments.general, budget.general_articles)
 
     def work(jobs: list[Job]) -> None:
@@ -253,7 +253,9 @@ def main() -> None:
             append_record(arguments.records, record)
             spent.append(record["seconds"])
             left = float(np.mean(spent[-24:])) * (len(todo) - number - 1) / 3600
-            print(f"{number + 1}/{len(todo)} {job} accuracy {record['accuracy']:.3f}, {left:.2f} hours left", flush=True)
+            print(
+                f"{number + 1}/{len(todo)} {job} accuracy {record['accuracy']:.3f}, {left:.2f} hours left", flush=True
+            )
 
     if not arguments.only_draw:
         work(list(choosing_jobs(arguments.kinds, 200)))

@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -74,9 +74,7 @@ SETTINGS = {
     "mini-gptj": Setting("mini-gptj", rows=16, length=256),
     "mini-large": Setting("mini", hidden=384, layers=6, heads=6, rows=256),
     "mini-gptj-large": Setting("mini-gptj", hidden=384, layers=6, heads=6, rows=128, length=256),
-    "tiny": Setting(
-        "mini", vocabulary=300, hidden=16, layers=2, heads=2, length=16, rows=4, warmup=4, factorise=True
-    ),
+    "tiny": Setting("mini", vocabulary=300, hidden=16, layers=2, heads=2, length=16, rows=4, warmup=4, factorise=True),
     "tiny-gptj": Setting("mini-gptj", vocabulary=300, hidden=16, layers=2, heads=2, length=16, rows=4, warmup=4),
 }
 
@@ -194,7 +192,7 @@ def warm_start(model: Any, blocks: np.ndarray, vocabulary: int, hidden: int) -> 
     with torch.no_grad():
         weight = model.get_input_embeddings().weight
         found = torch.from_numpy(factorised_embeddings(blocks, vocabulary, hidden))
-        known = found.norm(dim=1) > 0
+        known = found.norm(dim=1) > 1e-6  # the rest never stood near a word
         weight[known] = found[known]
         counts = np.bincount(np.asarray(blocks).ravel(), minlength=vocabulary).astype(np.float64) + 1
         counts[: len(SPECIAL)] = 1
@@ -253,7 +251,9 @@ def prepare(corpus: list[Path], work: Path, setting: Setting) -> PreTrainedToken
     return tokenizer
 
 
-def masked(ids: Tensor, rate: float, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def masked(
+    ids: Tensor, rate: float, tokenizer: PreTrainedTokenizerFast, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Return corrupted ids and the boolean mask of predicted positions (80 % [MASK], 10 % random, 10 % kept)."""
     allowed = ids >= len(SPECIAL)
     chosen = (torch.rand(ids.shape, generator=generator) < rate) & allowed
@@ -264,7 +264,9 @@ def masked(ids: Tensor, rate: float, tokenizer: PreTrainedTokenizerFast, generat
     return corrupted, chosen
 
 
-def loss_sum(model: Any, ids: Tensor, setting: Setting, tokenizer: PreTrainedTokenizerFast, key: int) -> tuple[Tensor, int]:
+def loss_sum(
+    model: Any, ids: Tensor, setting: Setting, tokenizer: PreTrainedTokenizerFast, key: int
+) -> tuple[Tensor, int]:
     """Return the summed loss in nats and the number of predicted positions of one batch of ids (B, T)."""
     device = next(model.parameters()).device
     if setting.kind == "mini":
@@ -276,7 +278,7 @@ def loss_sum(model: Any, ids: Tensor, setting: Setting, tokenizer: PreTrainedTok
         hidden = model.transformer(input_ids=ids.to(device)).last_hidden_state
         logits = model.lm_head(hidden[:, :-1]).flatten(0, 1)
         targets = ids[:, 1:].flatten().to(device)
-    return F.cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
+    return functional.cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
 
 
 class Muon(torch.optim.Optimizer):
@@ -339,6 +341,7 @@ def one_step(
     blocks: np.ndarray,
     setting: Setting,
     tokenizer: PreTrainedTokenizerFast,
+    *,
     step: int,
     fraction: float,
 ) -> float:
@@ -363,7 +366,9 @@ def one_step(
 
 
 @torch.no_grad()
-def held_out_loss(model: Any, setting: Setting, tokenizer: PreTrainedTokenizerFast, work: Path, blocks: int = 512) -> float:
+def held_out_loss(
+    model: Any, setting: Setting, tokenizer: PreTrainedTokenizerFast, work: Path, blocks: int = 512
+) -> float:
     """Return the mean loss in nats per predicted token on fixed held-out blocks and masks."""
     held_out = np.load(work / "held_out.npy", mmap_mode="r")[:blocks]
     total, count = 0.0, 0
@@ -408,7 +413,9 @@ def start(work: Path, setting: Setting, tokenizer: PreTrainedTokenizerFast, devi
     return model, optimiser_list, int(state["step"])
 
 
-def train(work: Path, setting: Setting, corpus: list[Path], tokens: int, minutes: float, every: int, device: str) -> Any:
+def train(
+    work: Path, setting: Setting, corpus: list[Path], *, tokens: int, minutes: float, every: int, device: str
+) -> Any:
     """Train until `tokens` are seen or `minutes` are over, checkpointing every `every` steps; return the model."""
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = prepare(corpus, work, setting)
@@ -418,11 +425,14 @@ def train(work: Path, setting: Setting, corpus: list[Path], tokens: int, minutes
     last = math.ceil(tokens / per_step)
     began, first, losses = time.time(), step, []
     while step < last and time.time() - began < 60 * minutes:
-        losses.append(one_step(model, optimiser_list, blocks, setting, tokenizer, step, 1.0))
+        losses.append(one_step(model, optimiser_list, blocks, setting, tokenizer, step=step, fraction=1.0))
         step += 1
         if step % 50 == 0:
             rate = (step - first) * per_step / (time.time() - began)
-            print(f"step {step} tokens {step * per_step / 1e6:.2f}M loss {np.mean(losses[-50:]):.3f} {rate:.0f} tokens/s", flush=True)
+            print(
+                f"step {step} tokens {step * per_step / 1e6:.2f}M loss {np.mean(losses[-50:]):.3f} {rate:.0f} tokens/s",
+                flush=True,
+            )
         if step % every == 0 or step == last:
             save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step)
             print(f"step {step} held-out {held_out_loss(model, setting, tokenizer, work):.4f}", flush=True)
@@ -439,21 +449,63 @@ def export(work: Path, setting: Setting, anneal: int, out: Path, device: str) ->
     count = math.ceil(anneal / per_step)
     for index in range(count):
         fraction = 1.0 - index / count
-        loss = one_step(model, optimiser_list, blocks, setting, tokenizer, step + index, fraction)
+        loss = one_step(model, optimiser_list, blocks, setting, tokenizer, step=step + index, fraction=fraction)
         if index % 50 == 0:
             print(f"anneal {index}/{count} loss {loss:.3f}", flush=True)
+    counts = np.bincount(np.asarray(blocks).ravel(), minlength=len(tokenizer)).astype(np.float64)
+    counts[: len(SPECIAL)] = 0
+    shares = counts[counts > 0] / counts.sum()
     facts = {
         "kind": setting.kind,
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": (step + count) * per_step,
         "held_out_loss": held_out_loss(model, setting, tokenizer, work),
+        "unigram_entropy": float(-(shares * np.log(shares)).sum()),
+        "corpus": "English Wikipedia articles (CC BY-SA 3.0)",
         "setting": setting.__dict__,
     }
     model.eval().to(torch.float16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    (out / "model.safetensors").chmod(0o644)
     (out / "training.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf8")
+    (out / "README.md").write_text(card(facts), encoding="utf8")
     print(json.dumps(facts, indent=2))
     return facts
+
+
+def card(facts: dict[str, Any]) -> str:
+    """Return the model card, generated from the training's figures."""
+    setting = facts["setting"]
+    start = (
+        "Its embeddings started from the factorised co-occurrences of the same corpus, the rest from random weights."
+        if setting["factorise"]
+        else "It started from random weights."
+    )
+    architecture = (
+        "GPT-J, a causal language model" if setting["kind"] == "mini-gptj" else "BERT, a masked language model"
+    )
+    return f"""---
+license: cc-by-sa-3.0
+language: en
+---
+# {setting["kind"]}
+
+The small base that comes with guidebook: {architecture}, {setting["layers"]} layers of width {setting["hidden"]},
+{facts["parameters"]:,} parameters, vocabulary {setting["vocabulary"]:,}, at most {setting["length"]} tokens. Made so
+that quickstart, tests and experiments work without a model hub, on a base that has not seen what it is tested on.
+
+| | |
+|---|---|
+| trained on | {facts["corpus"]}, and nothing else: no reviews, no labels |
+| tokens | {facts["tokens"]:,} |
+| loss on held-out articles | {facts["held_out_loss"]:.3f} nats per predicted token |
+| unigram entropy of the corpus | {facts["unigram_entropy"]:.3f} nats per token |
+
+{start} It knows little: {facts["tokens"] / 1e6:.1f} million tokens are a thousandth of what public small encoders have
+read. Use it to try things and to compare methods, and a real base for real work.
+
+Made by `benchmarks/base/pretrain.py`. The weights are derived from text under CC BY-SA.
+"""
 
 
 def main() -> None:
@@ -475,7 +527,15 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     setting = SETTINGS[arguments.kind]
     if arguments.verb == "train":
-        train(arguments.work, setting, arguments.corpus, arguments.tokens, arguments.minutes, arguments.every, device)
+        train(
+            arguments.work,
+            setting,
+            arguments.corpus,
+            tokens=arguments.tokens,
+            minutes=arguments.minutes,
+            every=arguments.every,
+            device=device,
+        )
     else:
         export(arguments.work, setting, arguments.anneal, arguments.out or arguments.work / "export", device)
 

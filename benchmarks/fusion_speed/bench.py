@@ -289,9 +289,11 @@ def main() -> None:
             results.setdefault(variant.name, []).append(figures)
             print(f"{variant.name:42s} {figures['tokens_per_second']:8.0f} tokens/s, padding {padding:.1%}", flush=True)
             mean_length = float(tokens.lengths.mean())
-            floors = {
-                kind: floor(host, kind, width, bf16_is_fast(), mean_length) for kind in ("houlsby", "full")
-            } if variant.name == "guidebook" else None
+            floors = (
+                {kind: floor(host, kind, width, bf16_is_fast(), mean_length) for kind in ("houlsby", "full")}
+                if variant.name == "guidebook"
+                else None
+            )
             if floors:
                 results.setdefault("floor", []).append({k: v["tokens_per_second"] for k, v in floors.items()})
                 results.setdefault("matmul_rate", []).append({k: v["matmul_rate"] for k, v in floors.items()})

@@ -26,11 +26,13 @@ from guidebook.training.estimate import estimate_stages
 from guidebook.training.listener import Listener
 from guidebook.training.prediction import Rows
 from guidebook.training.run import Material, Run
-from guidebook.training.store import Store, default_root
+from guidebook.training.store import Store, default_root, full_disk_explained, key_of
+from guidebook.training.trainer import check_arguments
 
 BASELINES = ("tfidf", "linear_probe", "source_only")
 
 
+@full_disk_explained()
 def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | None = None) -> Guidebook:
     """Adapt the recipe's base to its targets without their labels and return the guidebook.
 
@@ -59,13 +61,19 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
 
     results = account(recipe, material, engine, outcomes)
     results["seconds"] = round(time.monotonic() - began, 1)
-    return load(write_guidebook(folder or engine.store.root / "guidebooks" / recipe_key(outcomes), results, outcomes))
+    folder = folder or engine.store.root / "guidebooks" / recipe_key(recipe, material, outcomes)
+    return load(write_guidebook(folder, results, outcomes))
 
 
 def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
     """Read the data, hide the targets' labels, load the base and fix what all arms share."""
     if not recipe.targets:
-        raise InputError("The recipe has no target. Name unlabelled text: `targets: [kitchen.csv]` or --target kitchen.csv.")
+        raise InputError(
+            "The recipe has no target. Name unlabelled text: `targets: [kitchen.csv]`, --target kitchen.csv."
+        )
+    if not recipe.source:
+        raise InputError("The recipe has no source. Name labelled data: `source: books.csv` or --source books.csv.")
+    check_arguments(recipe.trainer)
     corpus = read_corpus(
         recipe.source,
         recipe.targets,
@@ -77,7 +85,9 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
     )
     for population in (*corpus.everything, *corpus.dev):
         chosen = {role: name for role, name in vars(population.columns).items() if name}
-        listener.note(f"{population.name} ({population.role}): {len(population.texts)} rows, columns {chosen or 'text'}")
+        listener.note(
+            f"{population.name} ({population.role}): {len(population.texts)} rows, columns {chosen or 'text'}"
+        )
         for why, count in population.dropped.items():
             listener.note(f"{population.name}: {count} rows dropped: {why}")
     dropout = recipe.train.base_dropout or recipe.adapter.kind == "full"
@@ -199,6 +209,8 @@ def evaluate(book: Guidebook, domain: Domain, which: str | None = None) -> dict[
     return {"rows": len(known), "unknown_labels": labels.unknown(raw), "scores": found}
 
 
-def recipe_key(outcomes: list[Outcome]) -> str:
-    """Return a folder name for a guidebook that was given no `out`: the key of its last stage."""
-    return next((o.stages[-1].key for o in reversed(outcomes) if o.stages), "baselines")
+def recipe_key(recipe: Recipe, material: Material, outcomes: list[Outcome]) -> str:
+    """Return a folder name for a guidebook that was given no `out`: a hash of what was asked, read and trained."""
+    stages = [[outcome.arm, outcome.target, [stage.key for stage in outcome.stages]] for outcome in outcomes]
+    texts = [population.fingerprint for population in (*material.corpus.targets, *material.corpus.tests.values())]
+    return key_of({"recipe": recipe.resolved(), "stages": stages, "texts": texts})

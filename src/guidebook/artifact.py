@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,16 +24,21 @@ from guidebook.training.prediction import make_rows, predict_probabilities
 from guidebook.training.store import fsync_folder
 
 FACTS = "guidebook.json"
+FORMAT = 1
 HEAD = "head.safetensors"
 BASE_VARIANT = "base"
 
 
 def check_out(folder: Path) -> Path:
-    """Return the folder if an artifact may be written there.
+    """Return the folder, made absolute, if an artifact may be written there.
 
     Raises:
-        InputError: it holds something that is not a guidebook.
+        InputError: it holds something that is not a guidebook, or nothing can be written there.
     """
+    folder = folder.expanduser().resolve()
+    above = next(parent for parent in folder.parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"{folder}: no folder can be made in {above}. Choose another --out.")
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / FACTS).exists())):
         raise InputError(f"{folder}: exists and is not a guidebook. Choose another --out, or empty it first.")
     return folder
@@ -41,24 +46,25 @@ def check_out(folder: Path) -> Path:
 
 def write_guidebook(folder: Path, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> Path:
     """Write the artifact to a temporary sibling and rename it: never half a guidebook."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    facts |= _write_variants(temporary, facts["method"], outcomes)
-    (temporary / FACTS).write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf8")
-    for record in records(facts):
-        append_record(temporary / "records.jsonl", record)
-    write_card(facts, temporary / "README.md")
-    write_report(facts, temporary / "report.html")
-    temporary.chmod(0o755)
-    fsync_folder(temporary)
+    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)  # what a run that was killed here left behind
+    temporary.mkdir(parents=True)
+    try:
+        facts |= _write_variants(temporary, facts["method"], outcomes)
+        (temporary / FACTS).write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf8")
+        for record in records(facts):
+            append_record(temporary / "records.jsonl", record)
+        write_card(facts, temporary / "README.md")
+        write_report(facts, temporary / "report.html")
+        fsync_folder(temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     if folder.exists():
-        old = folder.with_name(f".{folder.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         folder.rename(old)
-        temporary.rename(folder)
-        shutil.rmtree(old)
-    else:
-        temporary.rename(folder)
+    temporary.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
@@ -78,7 +84,9 @@ def records(facts: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for target in facts["evaluation"]["targets"]:
         for arm, values in target["scores"].items():
-            stages = [stage["key"] for stage in facts["stages"] if stage["arm"] == arm and target["name"] in stage["targets"]]
+            stages = [
+                stage["key"] for stage in facts["stages"] if stage["arm"] == arm and target["name"] in stage["targets"]
+            ]
             brief = {key: values[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")}
             source = facts["evaluation"]["source"]["scores"].get(arm, {}).get("accuracy")
             found.append(
@@ -123,15 +131,17 @@ def _write_variants(folder: Path, method: str, outcomes: Sequence[Outcome]) -> d
     return {"variants": variants, "serves": serves}
 
 
-def _write_variant(folder: Path, outcome: Outcome, variant: str, in_twin: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def _write_variant(
+    folder: Path, outcome: Outcome, variant: str, in_twin: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
     last = outcome.stages[-1]
     place = folder / "source_only" if in_twin else folder
     suffix = f"-{variant.partition(':')[2]}" if ":" in variant else ""
-    for stage in outcome.stages:
-        for name in stage.stage.train:
-            target = place / "adapters" / f"{name}{suffix}"
-            if not target.exists():
-                shutil.copytree(stage.places[name], target)
+    trained = {name: stage.places[name] for stage in outcome.stages for name in stage.stage.train}  # the last one wins
+    for name, made in trained.items():
+        target = place / "adapters" / f"{name}{suffix}"
+        if not target.exists():
+            shutil.copytree(made, target)
     stored = load_file(last.folder / HEADS) if (last.folder / HEADS).exists() else {}
     head = {f"{variant}.{n.removeprefix('head.')}": value for n, value in stored.items() if n.startswith("head.")}
     if in_twin and head:
@@ -178,7 +188,9 @@ class Guidebook:
         self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, domain: Any = "auto"
     ) -> np.ndarray:
         """Return the label (B,) of every text; arguments as in `predict_proba`."""
-        return np.array(self.labels, dtype=object)[self.predict_proba(texts, text_pairs, domain).argmax(1)]
+        best = self.predict_proba(texts, text_pairs, domain).argmax(1)
+        found: np.ndarray = np.array(self.labels, dtype=object)[best]
+        return found
 
     def predict_proba(
         self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, domain: Any = "auto"
@@ -194,13 +206,12 @@ class Guidebook:
         Raises:
             InputError: an unknown domain, or several to choose from.
         """
-        if isinstance(texts, str):
-            raise InputError("predict takes a list of texts, found one string. Write [text].")
+        texts, text_pairs = self._checked(texts, text_pairs)
         wanted = list(domain) if isinstance(domain, list | tuple | np.ndarray) else [domain] * len(texts)
         if len(wanted) != len(texts):
-            raise InputError(f"{len(texts)} texts, but {len(wanted)} domains. Give one domain per text, or one for all.")
-        if self.meta["task"]["pairs"] and text_pairs is None:
-            raise InputError("This guidebook reads pairs of texts. Give text_pairs, one per text.")
+            raise InputError(
+                f"{len(texts)} texts, but {len(wanted)} domains. Give one domain per text, or one for all."
+            )
         result = np.zeros((len(texts), len(self.labels)))
         places = [self._place(name) for name in wanted]
         for place in dict.fromkeys(places):
@@ -211,12 +222,30 @@ class Guidebook:
             result[rows] = predict_probabilities(self._host, head, inputs, facts["recipe"]["train"]["dtype"])
         return result
 
+    def _checked(self, texts: Sequence[str], text_pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
+        """Return texts and pairs as lists, if they are what the task reads."""
+        if isinstance(texts, str) or isinstance(text_pairs, str):
+            raise InputError("predict takes a list of texts, found one string. Write [text].")
+        first, second = list(texts), None if text_pairs is None else list(text_pairs)
+        for row, text in enumerate([*first, *(second or ())]):
+            if not isinstance(text, str):
+                raise InputError(f"text {row % max(len(first), 1) + 1} is {text!r}, expected a string.")
+        if self.meta["task"]["pairs"] and second is None:
+            raise InputError("This guidebook reads pairs of texts. Give text_pairs, one per text.")
+        if not self.meta["task"]["pairs"] and second is not None:
+            raise InputError("This guidebook reads single texts, found text_pairs. Leave them out.")
+        if second is not None and len(second) != len(first):
+            raise InputError(f"{len(first)} texts, but {len(second)} text_pairs. Give one per text.")
+        return first, second
+
     def _place(self, domain: str | None) -> tuple[str, str]:
         """Return (guidebook, variant) of a domain."""
         if domain is None:
             return next(iter(self._books)), BASE_VARIANT
         if domain in self._books:
-            return domain, self._only_variant(domain)
+            facts = self._books[domain][1]
+            own = facts["serves"].get(domain, domain if domain in facts["variants"] else None)
+            return domain, own or self._only_variant(domain)
         found = [
             (name, facts["serves"].get(domain, domain))
             for name, (_, facts) in self._books.items()
@@ -225,11 +254,13 @@ class Guidebook:
         if domain == "auto" and len(self._books) == 1:
             name = next(iter(self._books))
             return name, self._only_variant(name)
-        if len({place for place in found}) == 1:
+        if len(set(found)) == 1:
             return found[0]
         if found or domain == "auto":
             raise InputError(f"Several guidebooks could answer for {domain!r}. Name one of {', '.join(self.domains)}.")
-        raise InputError(f"No guidebook for {domain!r}.{nearest(domain, self.domains)} Known: {', '.join(self.domains)}.")
+        raise InputError(
+            f"No guidebook for {domain!r}.{nearest(domain, self.domains)} Known: {', '.join(self.domains)}."
+        )
 
     def _only_variant(self, name: str) -> str:
         facts = self._books[name][1]
@@ -248,6 +279,7 @@ class Guidebook:
         for adapter in known["stack"]:
             place = str(path / known["folder"] / "adapters" / adapter)
             if place not in self._loaded:
+                self._make_room(facts["recipe"]["adapter"]["kind"])
                 self._loaded[place] = f"book{len(self._loaded)}"
                 self._host.load_adapter(self._loaded[place], Path(place))
             stack.append(self._loaded[place])
@@ -260,6 +292,13 @@ class Guidebook:
         tensors = {key.removeprefix(start): value for key, value in self._heads[path].items() if key.startswith(start)}
         head = head_from(tensors, facts["task"]["pooling"])
         return head.to(next(self._host.model.parameters()).device), facts
+
+    def _make_room(self, kind: str) -> None:
+        """Take the other guidebooks' adapters off the base if they are of another kind: it carries one at a time."""
+        if any(self._host.kind_of(name) != kind for name in self._loaded.values()):
+            for name in self._loaded.values():
+                self._host.remove(name)
+            self._loaded.clear()
 
     def save_pretrained(self, path: str | Path) -> None:
         """Copy the (first) guidebook to a new folder."""
@@ -292,7 +331,7 @@ def load(first: str | Path, *more: str | Path) -> Guidebook:
     for item, place in zip((first, *more)[-len(places) :], places, strict=True):
         if place is None:
             raise InputError(f"{item}: not a guidebook: it has no {FACTS}.")
-        facts = json.loads((place / FACTS).read_text(encoding="utf8"))
+        facts = _read_facts(place / FACTS)
         name = place.resolve().name
         if name in books:
             raise InputError(f"Two guidebooks are named {name!r}. Rename one of the folders.")
@@ -308,6 +347,18 @@ def load(first: str | Path, *more: str | Path) -> Guidebook:
         if facts["task"]["labels"] != known["task"]["labels"] and len(books) > 1:
             raise InputError(f"{name} has the labels {facts['task']['labels']}, not {known['task']['labels']}.")
     return Guidebook(host, books)
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts = json.loads(path.read_text(encoding="utf8"))
+        if facts["format"] != FORMAT:
+            raise InputError(
+                f"{path}: format {facts['format']!r}, this guidebook reads {FORMAT}. Install another version."
+            )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not the description of a guidebook: {error!r}. Copy the folder again.") from error
+    return dict(facts)
 
 
 def _folder(item: str | Path) -> Path | None:

@@ -43,6 +43,7 @@ OWNED_BY_GUIDEBOOK = {
     "ignore_data_skip": "nothing: a stage resumes bit for bit",
     "resume_from_checkpoint": "nothing: the same command resumes",
     "max_grad_norm": "train.max_grad_norm",
+    "gradient_checkpointing": "train.micro_batches",
     "label_smoothing_factor": "nothing: losses are the method's",
     "eval_strategy": "nothing: target labels are read once, at the end",
     "load_best_model_at_end": "nothing: the last step of a schedule is what is kept",

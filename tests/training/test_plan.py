@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import TEXTS
 
+from conftest import TEXTS
 from guidebook.adapters.host import Host
 from guidebook.adapters.presets import Houlsby
-from guidebook.data.domains import Domain
 from guidebook.data.corpus import read_corpus
+from guidebook.data.domains import Domain
 from guidebook.data.streams import seed_for
 from guidebook.losses.language_modelling import LanguageModelling
 from guidebook.losses.task import TaskLoss
 from guidebook.methods.stage import Stage
+from guidebook.tasks.classification import Classification
 from guidebook.training.engine import Engine
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan, next_tokens
@@ -24,7 +25,6 @@ from guidebook.training.prediction import input_of
 from guidebook.training.run import Material, Run
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
 from guidebook.training.store import Store
-from guidebook.tasks.classification import Classification
 
 TRAIN = Training(
     tokens_per_batch=96, max_length=16, fuse=FuseTraining(tokens=400), task=TaskTraining(epochs=2, rows_per_batch=4)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import FAMILIES
 
+from conftest import FAMILIES
 from guidebook.adapters.host import Host
 from guidebook.training.tap import Tap
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from guidebook.data.streams import Stream
 from guidebook.losses.contract import Facts, View
@@ -44,4 +44,4 @@ class LanguageModelling:
 
     def __call__(self, views: Sequence[View], modules: Mapping[str, nn.Module]) -> Tensor:
         """Return the summed cross-entropy."""
-        return F.cross_entropy(views[0].logits.float(), views[0].targets, reduction="sum")
+        return functional.cross_entropy(views[0].logits.float(), views[0].targets, reduction="sum")

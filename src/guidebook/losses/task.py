@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 from guidebook.data.streams import Stream
 from guidebook.losses.contract import Facts, View
@@ -48,7 +48,7 @@ class TaskLoss:
         """Return the summed cross-entropy."""
         view = views[0]
         logits = modules["head"](view.hidden, view.mask)  # (B, C)
-        return F.cross_entropy(logits.float(), view.labels, reduction="sum")
+        return functional.cross_entropy(logits.float(), view.labels, reduction="sum")
 
 
 class PooledHead(nn.Module):

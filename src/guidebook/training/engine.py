@@ -81,6 +81,7 @@ class Engine:
         """Return the hash of everything that decides a stage's result; only what the stage uses is in it."""
         counted_in = {loss.length_in for loss in stage.losses.values()}
         settings: dict[str, Any] = {"dtype": chosen_dtype(self.train.dtype), "clip": self.train.max_grad_norm}
+        settings["parts"] = self.train.micro_batches  # equal gradients but for rounding, and other dropout masks
         settings["base_dropout"] = self.train.base_dropout or self.adapter.kind == "full"
         if "tokens" in counted_in:
             settings |= {"fuse": vars(self.train.fuse), "tokens_per_batch": self.train.tokens_per_batch}
@@ -93,7 +94,7 @@ class Engine:
                     name: [type(loss).__name__, [stream.fingerprint for stream in loss.streams]]
                     for name, loss in stage.losses.items()
                 },
-                "weights": {name: repr(weight) for name, weight in stage.weights.items()},
+                "weights": {name: [weight(i / 100) for i in range(101)] for name, weight in stage.weights.items()},
                 "train": {name: made[start].key if start else None for name, start in stage.train.items()},
                 "below": [made[name].key for name in stage.below],
                 "base": self.host.fingerprint,
@@ -127,7 +128,12 @@ class Engine:
         model = StageModel(self.host, stage, heads)
         plan = self.plan(stage)
         arguments = training_arguments(
-            self.store.work(key), self.train, self._settings(plan), plan.steps, self._rate(plan), dict(self.trainer)
+            self.store.work(key),
+            self.train,
+            self._settings(plan),
+            steps=plan.steps,
+            rate=self._rate(plan),
+            extra=dict(self.trainer),
         )
         arguments.seed = seed_for(self.seed, "trainer") % 2**32
         self.listener.start(stage.name, plan.steps)

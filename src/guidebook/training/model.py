@@ -36,9 +36,10 @@ class StageModel(nn.Module):
         mask = batch["inputs"]["attention_mask"].bool()
         parts: dict[str, Tensor] = {}
         total = hidden.new_zeros((), dtype=torch.float32)
+        heads = dict(self.heads.items())
         for name, loss in self._losses.items():
             views = [self._view(batch, key, hidden, mask, logits) for key in batch["views"][name]]
-            parts[name] = loss(views, self.heads) / batch["scale"][name]
+            parts[name] = loss(views, heads) / batch["scale"][name]
             weight = self._weights[name](batch["fraction"]) if name in self._weights else 1.0
             total = total + weight * parts[name]
         return {"loss": total, "parts": {name: value.detach() for name, value in parts.items()}}

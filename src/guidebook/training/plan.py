@@ -94,7 +94,12 @@ class StagePlan(Dataset[dict[str, Any]]):
         if self.length_in == "tokens":
             budget = train.tokens_per_batch
             steps = plan_tokens(
-                stream.tokens.lengths, stream.owner, stream.ratios, self.token_budget, tokens_per_batch=budget, seed=seed
+                stream.tokens.lengths,
+                stream.owner,
+                stream.ratios,
+                self.token_budget,
+                tokens_per_batch=budget,
+                seed=seed,
             )
         else:
             steps = plan_epochs(stream.tokens.lengths, train.task.epochs, train.task.rows_per_batch, seed)

@@ -65,7 +65,9 @@ def make_rows(
     return Rows(texts, text_pairs, pieces, owner)
 
 
-def _hidden(host: Host, rows: Rows, dtype: str, listener: Listener | None) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+def _hidden(
+    host: Host, rows: Rows, dtype: str, listener: Listener | None
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
     """Yield window ids (B,), hidden states (B, T, H) and masks (B, T), longest windows first."""
     feed = input_of(host)
     device = next(host.model.parameters()).device

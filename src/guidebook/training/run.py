@@ -72,7 +72,9 @@ class Material:
             parts.append(encode(tokens, second, self.task_length, self.specials))
         owner = np.concatenate([np.full(len(part), index) for index, part in enumerate(parts)])
         tokens = concatenate(parts)
-        return Stream(name, tokens, owner, tuple(p.name for p in populations), np.full(len(parts), 1 / len(parts)), labels)
+        return Stream(
+            name, tokens, owner, tuple(p.name for p in populations), np.full(len(parts), 1 / len(parts)), labels
+        )
 
     def text(self, populations: Sequence[Population], mixture: str) -> Stream:
         """Return the documents of populations in pieces, mixed by token ratio."""
@@ -103,7 +105,6 @@ class Material:
     def plain_tokens(self, population: Population) -> Tokens:
         """Return a population's texts as tokens, uncut."""
         return tokenise(population.texts, self.tokenizer, self._cache)
-
 
     def plain_pairs(self, population: Population) -> Tokens | None:
         """Return a population's second texts as tokens, uncut, if it has any."""

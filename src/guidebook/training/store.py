@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import xxhash
+
+from guidebook.errors import RunError
 
 COMPLETE = "COMPLETE"
 CODE = ("adapters", "data", "losses", "tasks", "training", "peft.py")
@@ -60,6 +64,23 @@ def complete_checkpoint(folder: Path) -> Path | None:
     return newest
 
 
+@contextmanager
+def full_disk_explained() -> Iterator[None]:
+    """Turn the many errors that a full disk makes into one RunError that says what to do."""
+    try:
+        yield
+    except Exception as error:
+        # torch's writer only says that it stands at the wrong place of its file
+        torch_failed = isinstance(error, RuntimeError) and "inline_container" in str(error)
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        if not full and not torch_failed:
+            raise
+        raise RunError(
+            f"The disk is full: {error}. The last complete checkpoint is kept: free some space and run the same "
+            "command again, or set GUIDEBOOK_CACHE to a folder on another disk."
+        ) from error
+
+
 @dataclass(frozen=True)
 class Store:
     """Folders named by key: `<key>/` when finished, `<key>.work/` while a stage trains."""
@@ -82,7 +103,12 @@ class Store:
         temporary = self.root / f"{key}.new"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        write(temporary)
+        try:
+            write(temporary)
+            fsync_folder(temporary)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
         (temporary / COMPLETE).write_text("", encoding="utf8")
         fsync_folder(temporary)
         folder = self.root / key

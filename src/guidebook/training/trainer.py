@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
-from guidebook.errors import RunError
+from guidebook.errors import InputError, RunError, nearest
 from guidebook.training.listener import Listener
 from guidebook.training.plan import StagePlan
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
@@ -29,7 +31,7 @@ def bf16_is_fast() -> bool:
     Without the units (AVX512-BF16 or AMX on a CPU) bf16 is emulated and a hundred times slower than float32.
     """
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     flags = _cpu_flags()
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
@@ -49,7 +51,7 @@ def chosen_dtype(dtype: str) -> str:
     return dtype
 
 
-class StageTrainer(Trainer):
+class StageTrainer(Trainer):  # type: ignore[misc]  # type: ignore[misc]
     """Trainer over planned batches: saves only what moves, resumes only from complete checkpoints."""
 
     loss_is_scaled_for_ga = False  # a step's parts are means over its parts: Trainer divides by their number
@@ -119,7 +121,7 @@ class StageTrainer(Trainer):
             complete_checkpoint(Path(self.args.output_dir))
 
 
-class _Progress(TrainerCallback):
+class _Progress(TrainerCallback):  # type: ignore[misc]  # type: ignore[misc]
     """Tells the listener how far the stage is, and asks for a checkpoint when its time has come."""
 
     def __init__(self, plan: StagePlan, listener: Listener) -> None:
@@ -161,8 +163,30 @@ class _Progress(TrainerCallback):
         return control
 
 
+def check_arguments(extra: Mapping[str, Any]) -> None:
+    """Refuse what Trainer does not know, before anything is trained.
+
+    Raises:
+        InputError: an unknown argument, or a value that transformers does not accept.
+    """
+    known = [item.name for item in dataclasses.fields(TrainingArguments) if item.init]
+    for name in extra:
+        if name not in known:
+            raise InputError(f"trainer.{name}: transformers.TrainingArguments has no such field.{nearest(name, known)}")
+    try:
+        TrainingArguments(**{"output_dir": "", "report_to": "none", "use_cpu": not torch.cuda.is_available(), **extra})
+    except (TypeError, ValueError, ImportError) as error:
+        raise InputError(f"trainer: transformers refuses {dict(extra)}: {error}") from error
+
+
 def training_arguments(
-    folder: Path, train: Training, settings: FuseTraining | TaskTraining, steps: int, rate: float, extra: dict[str, Any]
+    folder: Path,
+    train: Training,
+    settings: FuseTraining | TaskTraining,
+    *,
+    steps: int,
+    rate: float,
+    extra: dict[str, Any],
 ) -> TrainingArguments:
     """Return Trainer's arguments of a stage: what guidebook owns, then what the recipe passes through."""
     owned: dict[str, Any] = {
@@ -197,7 +221,7 @@ def train_plan(
     """Train a stage from its newest complete checkpoint, or from the start, and return its figures.
 
     Raises:
-        RunError: the loss is not finite, or the disk is full.
+        RunError: the loss is not finite.
     """
     folder = Path(arguments.output_dir)
     checkpoint = complete_checkpoint(folder)
@@ -209,15 +233,7 @@ def train_plan(
         item for item in trainer.callback_handler.callbacks if type(item).__name__ != "PrinterCallback"
     ]
     began = time.monotonic()
-    try:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except OSError as error:
-        if error.errno == 28 or "No space left" in str(error):
-            raise RunError(
-                f"{folder}: the disk is full. The last complete checkpoint is kept; free some space and run the same "
-                f"command again, or set GUIDEBOOK_CACHE to a folder on another disk."
-            ) from error
-        raise
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     seconds = time.monotonic() - began
     lengths = plan.views[plan.primary].tokens.lengths

@@ -120,9 +120,8 @@ def page(records: list[Record]) -> str:
             f"### {kind}, {labels} source labels, base `{base}`",
             "",
             f"{len(group)} runs, {draws} draw{'s' if draws > 1 else ''}; {budget['fuse_tokens']:,} tokens per fusion "
-            f"stage, {budget['epochs']} epochs, learning rate {first['learning_rate']:g}, {first['rows']:,} test rows per "
-            f"target; "
-            f"{hours:.2f} hours. Base fingerprint `{first['base_fingerprint'][:12]}`; the base has seen: {saw}.",
+            f"stage, {budget['epochs']} epochs, learning rate {first['learning_rate']:g}, {first['rows']:,} test rows "
+            f"per target; {hours:.2f} hours. Base fingerprint `{first['base_fingerprint'][:12]}`; the base has seen: {saw}.",
             *table(group),
         ]
     return "\n".join(lines) + "\n"

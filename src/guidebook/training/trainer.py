@@ -51,7 +51,7 @@ def chosen_dtype(dtype: str) -> str:
     return dtype
 
 
-class StageTrainer(Trainer):  # type: ignore[misc]  # type: ignore[misc]
+class StageTrainer(Trainer):  # type: ignore[misc]
     """Trainer over planned batches: saves only what moves, resumes only from complete checkpoints."""
 
     loss_is_scaled_for_ga = False  # a step's parts are means over its parts: Trainer divides by their number
@@ -121,7 +121,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]  # type: ignore[misc]
             complete_checkpoint(Path(self.args.output_dir))
 
 
-class _Progress(TrainerCallback):  # type: ignore[misc]  # type: ignore[misc]
+class _Progress(TrainerCallback):  # type: ignore[misc]
     """Tells the listener how far the stage is, and asks for a checkpoint when its time has come."""
 
     def __init__(self, plan: StagePlan, listener: Listener) -> None:

@@ -1,4 +1,4 @@
-"""Write the study's tables from its records: benchmarks/amazon/README.md between the marks, and nothing by hand.
+"""Write the study's tables from its records into this folder's README.md and the project's, between marks.
 
 python benchmarks/amazon/report.py
 """
@@ -16,9 +16,10 @@ import numpy as np
 
 from guidebook.evaluation.records import read_records
 from guidebook.evaluation.statistics import Interval, bootstrap_groups, smallest_detectable
+from guidebook.reports.marks import fill
 
 HERE = Path(__file__).parent
-START, END = "<!-- generated: study -->", "<!-- end of generated: study -->"
+FRONT = HERE.parents[1] / "README.md"
 ARMS = ("none", "general", "source+targets", "target")
 COMPARISONS = (
     ("source+targets", "general", "the domains' knowledge: fusion minus placebo"),
@@ -121,23 +122,34 @@ def page(records: list[Record]) -> str:
             "",
             f"{len(group)} runs, {draws} draw{'s' if draws > 1 else ''}; {budget['fuse_tokens']:,} tokens per fusion "
             f"stage, {budget['epochs']} epochs, learning rate {first['learning_rate']:g}, {first['rows']:,} test rows "
-            f"per target; {hours:.2f} hours. Base fingerprint `{first['base_fingerprint'][:12]}`; the base has seen: {saw}.",
+            f"per target; {hours:.2f} hours. "
+            f"Base fingerprint `{first['base_fingerprint'][:12]}`; the base has seen: {saw}.",
             *table(group),
         ]
     return "\n".join(lines) + "\n"
 
 
+def brief(records: list[Record]) -> str:
+    """Return what the project's front page says: the largest group's comparisons."""
+    (base, labels, kind, _), group = max(groups(records), key=lambda item: len(item[1]))
+    lines = [line for line in table(group) if "→" not in line]
+    return "\n".join(
+        [
+            f"Accuracy on targets whose labels were never used, base `{base}`, {kind} adapters, {labels} source labels, mean "
+            f"over directions between books, dvd, electronics and kitchen. *general* is the placebo: the same stage on "
+            f"Wikipedia.",
+            *lines,
+        ]
+    )
+
+
 def main() -> None:
-    """Replace what stands between the marks."""
+    """Write both pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=Path, default=HERE / "records.jsonl")
-    parser.add_argument("--page", type=Path, default=HERE / "README.md")
-    options = parser.parse_args()
-    text = options.page.read_text(encoding="utf8")
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    made = page(read_records(options.records))
-    options.page.write_text(f"{before}{START}\n{made}\n{END}{after}", encoding="utf8")
+    records = read_records(parser.parse_args().records)
+    fill(HERE / "README.md", "study", page(records))
+    fill(FRONT, "amazon", brief(records))
 
 
 if __name__ == "__main__":

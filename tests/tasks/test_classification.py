@@ -120,7 +120,7 @@ def test_head_refuses_unknown_kinds() -> None:
         ({"labels": "ab"}, "expected a list: "),
         ({"max_length": 2}, "at least 4 tokens"),
         ({"dropout": 1.0}, "0 <= dropout < 1"),
-        ({"dev": 0.0}, "a share between 0 and 1"),
+        ({"dev": 1.0}, "0 <= dev < 1"),
     ],
 )
 def test_wrong_settings_are_refused(settings: dict[str, object], message: str) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import TEXTS
 from guidebook.adapters.host import Host
 from guidebook.adapters.presets import Houlsby
 from guidebook.data.corpus import read_corpus
@@ -25,6 +24,7 @@ from guidebook.training.prediction import input_of
 from guidebook.training.run import Material, Run
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
 from guidebook.training.store import Store
+from tiny import TEXTS
 
 TRAIN = Training(
     tokens_per_batch=96, max_length=16, fuse=FuseTraining(tokens=400), task=TaskTraining(epochs=2, rows_per_batch=4)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import FAMILIES
 from guidebook.adapters.host import Host
 from guidebook.training.tap import Tap
+from tiny import FAMILIES
 
 
 @pytest.fixture(params=FAMILIES)

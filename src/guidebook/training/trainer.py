@@ -197,7 +197,7 @@ def training_arguments(
         "train_sampling_strategy": "sequential",
         "learning_rate": rate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": settings.warmup,
+        "warmup_steps": math.ceil(settings.warmup * steps),
         "weight_decay": settings.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "bf16": chosen_dtype(train.dtype) == "bfloat16",
@@ -210,8 +210,6 @@ def training_arguments(
         "use_cpu": not torch.cuda.is_available(),
         "seed": 0,
     }
-    if settings.warmup >= 1:
-        owned["warmup_steps"] = int(settings.warmup)
     return TrainingArguments(**{**owned, **extra})
 
 

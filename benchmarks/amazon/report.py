@@ -135,9 +135,9 @@ def brief(records: list[Record]) -> str:
     lines = [line for line in table(group) if "→" not in line]
     return "\n".join(
         [
-            f"Accuracy on targets whose labels were never used, base `{base}`, {kind} adapters, {labels} source labels, mean "
-            f"over directions between books, dvd, electronics and kitchen. *general* is the placebo: the same stage on "
-            f"Wikipedia.",
+            f"Accuracy on targets whose labels were never used, base `{base}`, {kind} adapters, {labels} source "
+            "labels, mean over directions between books, dvd, electronics and kitchen. *general* is the placebo: the "
+            "same stage on Wikipedia.",
             *lines,
         ]
     )

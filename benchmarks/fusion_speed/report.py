@@ -38,8 +38,8 @@ def page(record: dict[str, Any]) -> str:
         speeds = [other["tokens_per_second"] for other in results[name]]
         share = "" if name == "full fine-tuning" else f"{speed / floor:.0%}"
         lines.append(
-            f"| {name} | {speed:,.0f} | {share} | {speed / stock:.2f} | {speed / tuned:.2f} | {run['padding_share']:.1%} "
-            f"| {min(speeds):,.0f} … {max(speeds):,.0f} |"
+            f"| {name} | {speed:,.0f} | {share} | {speed / stock:.2f} | {speed / tuned:.2f} "
+            f"| {run['padding_share']:.1%} | {min(speeds):,.0f} … {max(speeds):,.0f} |"
         )
     lines += ["", f"Machine: {machine}."]
     return "\n".join(lines)

@@ -92,6 +92,7 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
             listener.note(f"{population.name}: {count} rows dropped: {why}")
     dropout = recipe.train.base_dropout or recipe.adapter.kind == "full"
     host = Host.load(recipe.base, dropout=dropout, modules=getattr(recipe.adapter, "modules", {}))
+    host.check_length(max(recipe.train.max_length, recipe.task.max_length))
     engine = Engine(
         host=host,
         adapter=recipe.adapter,

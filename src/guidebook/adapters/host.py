@@ -226,6 +226,17 @@ class Host:
                 "no base that others load. Load the base again, and do not train its parameters."
             )
 
+    def check_length(self, length: int) -> None:
+        """Raise InputError if rows of `length` tokens are longer than the base has positions."""
+        positions = getattr(self.config, "max_position_embeddings", None)
+        if self.config.model_type in ("roberta", "xlm-roberta", "camembert") and positions:
+            positions -= self.config.pad_token_id + 1  # these families count positions from there
+        if positions and length > positions:
+            raise InputError(
+                f"Rows of {length} tokens are longer than the {positions} positions of {self.base_id}. Set "
+                f"train.max_length and task.max_length to {positions} or less; longer texts are read in pieces."
+            )
+
     # States
 
     def state(self, name: str) -> dict[str, Tensor]:

@@ -40,7 +40,10 @@ def adapt(
     target: Annotated[list[str] | None, typer.Option(help=recipe_text("targets") + REPEAT, show_default=False)] = None,
     method: Annotated[str | None, typer.Option(help=recipe_text("method") + " See `guidebook ls methods`.")] = None,
     adapter: Annotated[str | None, typer.Option(help=recipe_text("adapter") + " See `guidebook ls adapters`.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the guidebook.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the guidebook. Empty: runs/ and the recipe's name.", show_default=False),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help=recipe_text("seed"), show_default=False)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done, and how long it takes.")
@@ -83,7 +86,7 @@ def adapt(
         if dry_run:
             plan = estimate(recipe, listener=listener)
         else:
-            book = run(recipe, out=out, listener=listener)
+            book = run(recipe, out=out or default_out(recipe_path), listener=listener)
     if dry_run and as_json:
         print_json(plan)
     elif dry_run:
@@ -94,6 +97,15 @@ def adapt(
         print_text(str(book.path))
     else:
         print_summary(book)
+
+
+def default_out(recipe: Path | None) -> Path | None:
+    """Return where the guidebook of a recipe file goes if nothing is said; without a file, None: the cache.
+
+    >>> default_out(Path("examples/quickstart.yaml"))
+    PosixPath('runs/quickstart')
+    """
+    return Path("runs") / recipe.stem if recipe is not None else None
 
 
 def print_summary(book: Guidebook) -> None:

@@ -197,7 +197,7 @@ def training_arguments(
         "train_sampling_strategy": "sequential",
         "learning_rate": rate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": math.ceil(settings.warmup * steps),
+        "warmup_steps": min(math.ceil(settings.warmup * steps), steps - 1),  # the first of them has a rate of zero
         "weight_decay": settings.weight_decay,
         "max_grad_norm": train.max_grad_norm,
         "bf16": chosen_dtype(train.dtype) == "bfloat16",

@@ -69,8 +69,8 @@ class Engine:
     store: Store
     trainer: Mapping[str, Any] = field(default_factory=dict)
     listener: Listener = field(default_factory=Listener)
-    _known: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
-    """What was predicted before: (model, id of the rows) -> values; targets share models and source rows."""
+    _known: dict[tuple[str, int], tuple[Rows, np.ndarray]] = field(default_factory=dict)
+    """What was predicted before: (model, id of the rows) -> rows (so that no others get the id) and values."""
 
     @property
     def pooling(self) -> str:
@@ -239,8 +239,8 @@ class Engine:
         """Run a prediction unless the same model has read the same rows before."""
         place = (model, id(rows))
         if place not in self._known:
-            self._known[place] = run()
-        return self._known[place]
+            self._known[place] = rows, run()
+        return self._known[place][1]
 
 
 def attach(host: Host, stack: Sequence[str], places: Mapping[str, Path], head: nn.Module | None) -> nn.Module | None:

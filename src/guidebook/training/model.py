@@ -31,6 +31,9 @@ class StageModel(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the weighted loss and its named, unweighted parts."""
+        if not len(batch["inputs"]["input_ids"]):  # a step of fewer rows than parts; not every base reads zero rows
+            nothing = torch.stack([0 * value.sum() for value in self.parameters() if value.requires_grad]).sum()
+            return {"loss": nothing, "parts": dict.fromkeys(self._losses, nothing.detach())}
         with self._tap:
             hidden, logits = self._tap.run(self.base, batch["inputs"], batch["positions"])
         mask = batch["inputs"]["attention_mask"].bool()

@@ -68,7 +68,6 @@ class Budget:
     fuse_tokens: int
     epochs: int
     test_rows: int
-    draws: int
     general_articles: int
 
 
@@ -218,9 +217,14 @@ def choose_rates(records: list[dict[str, Any]], kinds: list[str]) -> dict[str, f
 
 
 def done(records: list[dict[str, Any]], job: Job, budget: Budget) -> bool:
-    """Return whether a job has its record."""
-    wanted = {**asdict(job), "budget": asdict(budget)}
-    return any(all(record.get(key) == value for key, value in wanted.items()) for record in records)
+    """Return whether a job has its record; the choice of a learning rate depends on base and epochs alone."""
+    spent = asdict(budget)
+    fields = ("base", "epochs") if job.phase == "choose" else tuple(spent)
+    return any(
+        all(record.get(key) == value for key, value in asdict(job).items())
+        and all(record["budget"].get(key) == spent[key] for key in fields)
+        for record in records
+    )
 
 
 def main() -> None:
@@ -257,13 +261,18 @@ def main() -> None:
                 f"{number + 1}/{len(todo)} {job} accuracy {record['accuracy']:.3f}, {left:.2f} hours left", flush=True
             )
 
-    if not arguments.only_draw:
+    if not arguments.share:
         work(list(choosing_jobs(arguments.kinds, 200)))
-    chosen = [r for r in read_records(arguments.records) if r["phase"] == "choose" and r["budget"] == asdict(budget)]
+    chosen = [
+        record
+        for record in read_records(arguments.records)
+        if record["phase"] == "choose"
+        and (record["budget"]["base"], record["budget"]["epochs"]) == (budget.base, budget.epochs)
+    ]
     rates = choose_rates(chosen, arguments.kinds)
     print(f"learning rates {rates}", flush=True)
-    jobs = main_jobs(arguments.kinds, rates, budget.draws)
-    work([job for job in jobs if arguments.only_draw in (None, job.draw)])
+    jobs = main_jobs(arguments.kinds, rates, arguments.draws)
+    work([job for job in jobs if not arguments.share or job.source in arguments.share])
 
 
 if __name__ == "__main__":

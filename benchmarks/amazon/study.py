@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("--test-rows", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument(
-        "--only-draw", type=int, help="only this draw's runs, so that several processes can share the work"
+        "--share", nargs="*", choices=DOMAINS, help="only these sources, so that several processes share the work"
     )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

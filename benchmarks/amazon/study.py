@@ -245,7 +245,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    budget = Budget(arguments.base, arguments.fuse_tokens, arguments.epochs, arguments.test_rows, arguments.draws, 1000)
+    budget = Budget(arguments.base, arguments.fuse_tokens, arguments.epochs, arguments.test_rows, 1000)
     reviews, general = read_reviews(arguments.data), read_general(arguments.general, budget.general_articles)
 
     def work(jobs: list[Job]) -> None:

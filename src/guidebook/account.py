@@ -76,7 +76,10 @@ def _domains(material: Material, length: int) -> list[dict[str, Any]]:
     populations = [*corpus.everything, *corpus.dev]
     paired = [material.plain_pairs(population) for population in populations]
     tokens = [material.plain_tokens(population) for population in populations]
-    return describe(populations, tokens, length, pairs=paired, specials=material.specials)
+    found = describe(populations, tokens, length, pairs=paired, specials=material.specials)
+    for entry in found[len(corpus.everything) :]:
+        entry["role"] = "held out"
+    return found
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:

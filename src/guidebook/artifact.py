@@ -56,6 +56,8 @@ def write_guidebook(folder: Path, facts: dict[str, Any], outcomes: Sequence[Outc
             append_record(temporary / "records.jsonl", record)
         write_card(facts, temporary / "README.md")
         write_report(facts, temporary / "report.html")
+        for path in temporary.rglob("*.safetensors"):
+            path.chmod(0o644)  # safetensors makes its files private
         fsync_folder(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -31,7 +31,6 @@ class LinearProbe:
         bias = model.intercept_ - weight @ scale.mean_
         if len(weight) == 1:  # two classes: one logit z is the pair (0, z)
             weight, bias = np.stack([0 * weight[0], weight[0]]), np.stack([0 * bias[0], bias[0]])
-        run.submit_head(
-            {"head.output.weight": torch.tensor(weight).float(), "head.output.bias": torch.tensor(bias).float()}
-        )
+        tensors = {"head.output.weight": torch.tensor(weight), "head.output.bias": torch.tensor(bias)}
+        run.submit_head({name: value.float().contiguous() for name, value in tensors.items()})
         yield from ()

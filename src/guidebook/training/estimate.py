@@ -33,7 +33,8 @@ def estimate_stages(engine: Engine, plans: Sequence[tuple[str, str, Trained]]) -
             continue
         plan = engine.plan(planned.stage)
         if not planned.cached and plan.length_in not in speeds:
-            speeds[plan.length_in], trainable = _measure(engine, plan)
+            speeds[plan.length_in], moving = _measure(engine, plan)
+            trainable = max(trainable, moving)
         seconds = 0.0 if planned.cached else plan.tokens / speeds[plan.length_in]
         stages[planned.key] = {
             "arm": arm,

@@ -135,6 +135,8 @@ class Items(Dataset[dict[str, list[int]]]):
         return len(self.tokens) * self.passes
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
+        if index >= len(self):
+            raise IndexError(index)  # Trainer's length grouping iterates until this
         ids = self.tokens[index % len(self.tokens)].tolist()
         return {"input_ids": ids, "attention_mask": [1] * len(ids)}
 

@@ -41,7 +41,7 @@ def page(record: dict[str, Any]) -> str:
             f"| {name} | {speed:,.0f} | {share} | {speed / stock:.2f} | {speed / tuned:.2f} "
             f"| {run['padding_share']:.1%} | {min(speeds):,.0f} … {max(speeds):,.0f} |"
         )
-    lines += ["", f"Machine: {machine}."]
+    lines += ["", f"Machine: {machine['gpu'] or machine['cpu']}, {machine['cores']} cores."]
     return "\n".join(lines)
 
 

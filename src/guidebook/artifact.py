@@ -138,7 +138,7 @@ def _write_variant(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     last = outcome.stages[-1]
     place = folder / "source_only" if in_twin else folder
-    suffix = f"-{variant.partition(':')[2]}" if ":" in variant else ""
+    suffix = f"-{_folder_name(variant.partition(':')[2])}" if ":" in variant else ""
     trained = {name: stage.places[name] for stage in outcome.stages for name in stage.stage.train}  # the last one wins
     for name, made in trained.items():
         target = place / "adapters" / f"{name}{suffix}"
@@ -150,6 +150,15 @@ def _write_variant(
         save_file(head, place / HEAD)
     stack = [f"{name}{suffix}" for name in last.stack]
     return {"stack": stack, "folder": "source_only" if in_twin else ".", "head": variant if head else None}, head
+
+
+def _folder_name(domain: str) -> str:
+    """Return a domain's name as part of a folder's: what is not a letter, digit, - or _ by its number.
+
+    >>> _folder_name("kitchen/2.0")
+    'kitchen~2f2~2e0'
+    """
+    return "".join(mark if mark.isalnum() or mark in "-_" else f"~{ord(mark):x}" for mark in domain)
 
 
 class Guidebook:

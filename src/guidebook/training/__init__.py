@@ -1,1 +1,1 @@
-"""TODO."""
+"""Training: plan, model, loop, store; and what runs a trained model."""

@@ -91,7 +91,7 @@ class Engine:
         return key_of(
             {
                 "losses": {
-                    name: [type(loss).__name__, [stream.fingerprint for stream in loss.streams]]
+                    name: [type(loss).__name__, [(stream.name, stream.fingerprint) for stream in loss.streams]]
                     for name, loss in stage.losses.items()
                 },
                 "weights": {name: [weight(i / 100) for i in range(101)] for name, weight in stage.weights.items()},

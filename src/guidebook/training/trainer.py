@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from guidebook.errors import InputError, RunError, nearest
+from guidebook.evaluation.records import cpu_has_bf16
 from guidebook.training.listener import Listener
 from guidebook.training.plan import StagePlan
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
@@ -32,16 +33,7 @@ def bf16_is_fast() -> bool:
     """
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    flags = _cpu_flags()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _cpu_flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
-    except OSError:
-        return set()
-    return next((set(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), set())
+    return cpu_has_bf16()
 
 
 def chosen_dtype(dtype: str) -> str:

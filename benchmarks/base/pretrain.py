@@ -331,7 +331,7 @@ def optimisers(model: nn.Module, setting: Setting) -> list[torch.optim.Optimizer
         (matrices if inside and parameter.ndim == 2 else rest).append(parameter)
     return [
         Muon(matrices, lr=setting.matrix_learning_rate),
-        torch.optim.AdamW(rest, lr=setting.other_learning_rate, betas=(0.9, 0.98), weight_decay=0.01),
+        torch.optim.AdamW(rest, lr=setting.other_learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
     ]
 
 
@@ -343,9 +343,13 @@ def one_step(
     tokenizer: PreTrainedTokenizerFast,
     *,
     step: int,
+    begun: int,
     fraction: float,
 ) -> float:
-    """Take optimiser step number `step` at `fraction` of the held learning rate; return its mean loss."""
+    """Take optimiser step number `step` of a training begun at step `begun`; return its mean loss.
+
+    The learning rate is `fraction` of the held one, less during the warm-up after `begun`.
+    """
     per_epoch = len(blocks) // setting.rows
     epoch, position = divmod(step, per_epoch)
     order = np.random.default_rng((setting.seed, epoch)).permutation(len(blocks))
@@ -359,7 +363,7 @@ def one_step(
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimiser in optimiser_list:
         for group in optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * min(1.0, (step + 1) / setting.warmup) * fraction
+            group["lr"] = group["initial_lr"] * min(1.0, (step - begun + 1) / setting.warmup) * fraction
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     return float(loss.detach())
@@ -381,23 +385,41 @@ def held_out_loss(
     return total / count
 
 
-def save_checkpoint(path: Path, model: nn.Module, optimiser_list: list[torch.optim.Optimizer], step: int) -> None:
+def save_checkpoint(
+    path: Path, model: nn.Module, optimiser_list: list[torch.optim.Optimizer], *, step: int, begun: int
+) -> None:
     """Write everything needed to go on, by rename: never half a checkpoint."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         torch.save(
-            {"model": model.state_dict(), "optimisers": [o.state_dict() for o in optimiser_list], "step": step}, file
+            {
+                "model": model.state_dict(),
+                "optimisers": [o.state_dict() for o in optimiser_list],
+                "step": step,
+                "begun": begun,
+            },
+            file,
         )
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
-def start(work: Path, setting: Setting, tokenizer: PreTrainedTokenizerFast, device: str) -> tuple[Any, list[Any], int]:
-    """Return model, optimisers and step: from the checkpoint if there is one, else fresh."""
+def start(
+    work: Path, setting: Setting, tokenizer: PreTrainedTokenizerFast, device: str, earlier: Path | None = None
+) -> tuple[Any, list[Any], int, int]:
+    """Return model, optimisers, the step to take and the step at which this training began.
+
+    From the checkpoint if there is one, else from an `earlier` export of the same setting (its tokens count, its
+    tokenizer must be the one in `work`), else fresh.
+    """
     model = build_model(setting, tokenizer)
-    path = work / "checkpoint.pt"
-    if setting.factorise and not path.exists():
+    path, step = work / "checkpoint.pt", 0
+    if earlier is not None and not path.exists():
+        model.load_state_dict(type(model).from_pretrained(earlier, dtype=torch.float32).state_dict())
+        facts = json.loads((earlier / "training.json").read_text(encoding="utf8"))
+        step = facts["tokens"] // (setting.rows * setting.length)
+    elif setting.factorise and not path.exists():
         warm_start(model, np.load(work / "train.npy", mmap_mode="r"), len(tokenizer), setting.hidden)
     model = model.to(device)
     optimiser_list = optimisers(model, setting)
@@ -405,27 +427,43 @@ def start(work: Path, setting: Setting, tokenizer: PreTrainedTokenizerFast, devi
         for group in optimiser.param_groups:
             group["initial_lr"] = group["lr"]
     if not path.exists():
-        return model, optimiser_list, 0
+        return model, optimiser_list, step, step
     state = torch.load(path, weights_only=True, map_location=device)
     model.load_state_dict(state["model"])
     for optimiser, saved in zip(optimiser_list, state["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
-    return model, optimiser_list, int(state["step"])
+    return model, optimiser_list, int(state["step"]), int(state["begun"])
+
+
+def same_tokenizer(one: Path, work: Path) -> bool:
+    """Return whether an export and a work folder cut text alike."""
+    first = PreTrainedTokenizerFast.from_pretrained(one).get_vocab()
+    return first == PreTrainedTokenizerFast.from_pretrained(work / "tokenizer").get_vocab()
 
 
 def train(
-    work: Path, setting: Setting, corpus: list[Path], *, tokens: int, minutes: float, every: int, device: str
+    work: Path,
+    setting: Setting,
+    corpus: list[Path],
+    *,
+    tokens: int,
+    minutes: float,
+    every: int,
+    device: str,
+    earlier: Path | None = None,
 ) -> Any:
     """Train until `tokens` are seen or `minutes` are over, checkpointing every `every` steps; return the model."""
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = prepare(corpus, work, setting)
     blocks = np.load(work / "train.npy", mmap_mode="r")
-    model, optimiser_list, step = start(work, setting, tokenizer, device)
+    if earlier is not None and not same_tokenizer(earlier, work):
+        raise SystemExit(f"{earlier} has another tokenizer than {work}/tokenizer: copy its tokenizer there first.")
+    model, optimiser_list, step, begun = start(work, setting, tokenizer, device, earlier)
     per_step = setting.rows * setting.length
     last = math.ceil(tokens / per_step)
     began, first, losses = time.time(), step, []
     while step < last and time.time() - began < 60 * minutes:
-        losses.append(one_step(model, optimiser_list, blocks, setting, tokenizer, step=step, fraction=1.0))
+        losses.append(one_step(model, optimiser_list, blocks, setting, tokenizer, step=step, begun=begun, fraction=1.0))
         step += 1
         if step % 50 == 0:
             rate = (step - first) * per_step / (time.time() - began)
@@ -434,9 +472,9 @@ def train(
                 flush=True,
             )
         if step % every == 0 or step == last:
-            save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step)
+            save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step=step, begun=begun)
             print(f"step {step} held-out {held_out_loss(model, setting, tokenizer, work):.4f}", flush=True)
-    save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step)
+    save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step=step, begun=begun)
     return model
 
 
@@ -444,12 +482,14 @@ def export(work: Path, setting: Setting, anneal: int, out: Path, device: str) ->
     """Let the learning rate fall to zero over `anneal` tokens from the newest checkpoint and save the model in fp16."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     blocks = np.load(work / "train.npy", mmap_mode="r")
-    model, optimiser_list, step = start(work, setting, tokenizer, device)
+    model, optimiser_list, step, begun = start(work, setting, tokenizer, device)
     per_step = setting.rows * setting.length
     count = math.ceil(anneal / per_step)
     for index in range(count):
         fraction = 1.0 - index / count
-        loss = one_step(model, optimiser_list, blocks, setting, tokenizer, step=step + index, fraction=fraction)
+        loss = one_step(
+            model, optimiser_list, blocks, setting, tokenizer, step=step + index, begun=begun, fraction=fraction
+        )
         if index % 50 == 0:
             print(f"anneal {index}/{count} loss {loss:.3f}", flush=True)
     counts = np.bincount(np.asarray(blocks).ravel(), minlength=len(tokenizer)).astype(np.float64)
@@ -519,6 +559,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
     parser.add_argument("--anneal", type=int, default=3_000_000, help="tokens of the falling learning rate")
+    parser.add_argument("--from", dest="earlier", type=Path, help="go on from this export when there is no checkpoint")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
@@ -535,6 +576,7 @@ def main() -> None:
             minutes=arguments.minutes,
             every=arguments.every,
             device=device,
+            earlier=arguments.earlier,
         )
     else:
         export(arguments.work, setting, arguments.anneal, arguments.out or arguments.work / "export", device)

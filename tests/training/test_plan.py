@@ -151,7 +151,7 @@ def test_every_labelled_row_is_read_once_an_epoch(host: Host) -> None:
     stage = stages(host)["task"]
     plan = StagePlan(stage, TRAIN, 0, input_of(host))
     rows = np.concatenate(plan.rows[plan.primary])
-    assert np.array_equal(np.bincount(rows), np.full(len(plan.views[plan.primary].tokens), 2))
+    assert np.array_equal(np.bincount(rows), np.full(len(plan.streams[plan.primary].tokens), 2))
 
 
 def test_seeds_differ_by_role_and_not_by_process() -> None:

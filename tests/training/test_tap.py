@@ -28,7 +28,8 @@ def test_gathered_logits_equal_the_head_everywhere(host: Host) -> None:
     with torch.no_grad():
         everywhere = host.model(**inputs()).logits.flatten(0, 1)
         with Tap(host.lm_head) as tap:
-            hidden, logits = tap.run(host.model, inputs(), positions)
+            tapped = tap.run(host.model, inputs(), positions)
+    hidden, logits = tapped.hidden, tapped.logits
     assert hidden.shape == (3, 7, 16)
     torch.testing.assert_close(logits, everywhere[positions], rtol=1e-5, atol=1e-6)
 
@@ -36,10 +37,10 @@ def test_gathered_logits_equal_the_head_everywhere(host: Host) -> None:
 def test_zero_positions_are_legal_and_the_hidden_state_is_the_last_one(host: Host) -> None:
     host.model.eval()
     with torch.no_grad(), Tap(host.lm_head) as tap:
-        hidden, logits = tap.run(host.model, inputs(), torch.zeros(0, dtype=torch.long))
+        tapped = tap.run(host.model, inputs(), torch.zeros(0, dtype=torch.long))
         last = host.model(**inputs(), output_hidden_states=True).hidden_states[-1]
-    assert logits.shape[0] == 0
-    assert torch.equal(hidden, last)
+    assert tapped.logits.shape[0] == 0
+    assert torch.equal(tapped.hidden, last)
 
 
 def test_the_hook_is_gone_afterwards(host: Host) -> None:
@@ -61,6 +62,6 @@ def test_gradients_equal_those_of_the_head_everywhere(host: Host) -> None:
     slow = {name: value.grad.clone() for name, value in host.trainable().items()}
     host.model.zero_grad()
     with Tap(host.lm_head) as tap:
-        tap.run(host.model, inputs(), positions)[1].log_softmax(-1)[range(3), goals].sum().backward()
+        tap.run(host.model, inputs(), positions).logits.log_softmax(-1)[range(3), goals].sum().backward()
     for name, value in host.trainable().items():
         torch.testing.assert_close(value.grad, slow[name], rtol=1e-4, atol=1e-6)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from guidebook.adapters.bases import Base, fingerprint_of, lm_kind, load_base
 from guidebook.adapters.full import WholeCopies
 from guidebook.adapters.placement import NONE, placement_for
-from guidebook.adapters.presets import Full, Kind, hidden_size
+from guidebook.adapters.presets import Full, Kind, hidden_size, layer_count
 from guidebook.adapters.storage import KIND_NAMES, read_adapter, write_adapter, write_model
 from guidebook.errors import InputError, RunError, nearest
 from guidebook.peft import BASE_ROW
@@ -45,6 +45,7 @@ class Host:
         fingerprint: xxh3 of the base's tensors when it was loaded; see `check_base`.
         lm_head: The module whose forward pre-hook sees the last hidden state (B, T, H) as first argument.
         hidden_size: H.
+        layers: L.
     """
 
     def __init__(self, base: Base, modules: Mapping[str, str] = NONE) -> None:
@@ -53,6 +54,7 @@ class Host:
         self.config: Any = base.model.config
         self.placement = replace(placement_for(base.model, modules), kind=lm_kind(base.config))
         self.hidden_size = hidden_size(base.model)
+        self.layers = layer_count(base.model)
         self.lm_head = self.placement.head_of(base.model)
         self._base = base
         self._whole = WholeCopies(base.model)

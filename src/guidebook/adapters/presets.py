@@ -198,6 +198,11 @@ def hidden_size(model: Any) -> int:
     return int(model.config.get_text_config().hidden_size)
 
 
+def layer_count(model: Any) -> int:
+    """Return L, the number of layers of a model (of the encoder, where it has two stacks)."""
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
 def _placed(kind: Houlsby | LoRA, placement: Placement) -> Placement:
     return replace(placement, **kind.modules)  # type: ignore[arg-type]
 

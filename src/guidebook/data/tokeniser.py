@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from guidebook.data.fingerprints import hash_texts
 from guidebook.errors import InputError, RunError
@@ -45,6 +46,14 @@ class Tokens:
     def lengths(self) -> np.ndarray:
         """Number of tokens of each row, (N,) int64."""
         return np.diff(self.offsets)
+
+    def take(self, rows: np.ndarray) -> Tokens:
+        """Return some rows (n,) in the given order."""
+        lengths = self.lengths[rows]
+        starts = np.repeat(self.offsets[rows] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+        chosen = np.asarray(self.ids)[starts + np.arange(int(lengths.sum()))]
+        which = xxhash.xxh3_128_hexdigest(self.fingerprint.encode() + np.asarray(rows, np.int64).tobytes())
+        return Tokens(chosen, offsets_of(lengths), which)
 
 
 def tokenise(texts: Sequence[str], tokenizer: Any, cache: Path | None = None) -> Tokens:

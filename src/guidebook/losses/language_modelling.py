@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from guidebook.data.streams import Stream
-from guidebook.losses.contract import Facts, View
+from guidebook.losses.contract import Counts, Facts, Reads, View
 
 
 @dataclass(frozen=True)
@@ -19,29 +20,20 @@ class LanguageModelling:
 
     stream: Stream
 
-    @property
-    def streams(self) -> Sequence[Stream]:
-        """The text."""
-        return (self.stream,)
+    counts: ClassVar[Counts] = "positions"
+    length_in: ClassVar[Literal["tokens", "rows"]] = "tokens"
+    layers: ClassVar[bool] = False
+    rates: ClassVar[Mapping[str, float]] = MappingProxyType({})
 
     @property
-    def corrupts(self) -> bool:
-        """Its rows are masked."""
-        return True
-
-    @property
-    def length_in(self) -> Literal["tokens", "rows"]:
-        """Tokens."""
-        return "tokens"
+    def reads(self) -> Sequence[Reads]:
+        """The text, masked."""
+        return (Reads(self.stream, "masked"),)
 
     def modules(self, facts: Facts) -> Mapping[str, nn.Module]:
         """None: the head is the base's own, frozen."""
         return {}
 
-    def items(self, views: Sequence[View]) -> int:
-        """Predicted positions."""
-        return len(views[0].targets)
-
-    def __call__(self, views: Sequence[View], modules: Mapping[str, nn.Module]) -> Tensor:
+    def __call__(self, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the summed cross-entropy."""
-        return functional.cross_entropy(views[0].logits.float(), views[0].targets, reduction="sum")
+        return {"loss": functional.cross_entropy(views[0].logits.float(), views[0].targets, reduction="sum")}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 from guidebook.data.streams import Stream
-from guidebook.losses.contract import Facts, View
+from guidebook.losses.contract import Counts, Facts, Reads, View
 from guidebook.tasks.heads import Head, pool
 
 
@@ -20,35 +21,31 @@ class TaskLoss:
 
     stream: Stream
 
-    @property
-    def streams(self) -> Sequence[Stream]:
-        """The labelled rows."""
-        return (self.stream,)
+    counts: ClassVar[Counts] = "rows"
+    length_in: ClassVar[Literal["tokens", "rows"]] = "rows"
+    layers: ClassVar[bool] = False
+    rates: ClassVar[Mapping[str, float]] = MappingProxyType({})
 
     @property
-    def corrupts(self) -> bool:
-        """Its rows are read as they are."""
-        return False
-
-    @property
-    def length_in(self) -> Literal["tokens", "rows"]:
-        """Rows."""
-        return "rows"
+    def reads(self) -> Sequence[Reads]:
+        """The labelled rows, as they are."""
+        return (Reads(self.stream),)
 
     def modules(self, facts: Facts) -> Mapping[str, nn.Module]:
         """The task head, `head`."""
-        head = Head(facts.hidden_size, facts.classes, facts.head, dropout=facts.head_dropout, seed=facts.head_seed)
-        return {"head": PooledHead(head, facts.pooling)}
+        return {"head": task_head(facts)}
 
-    def items(self, views: Sequence[View]) -> int:
-        """Rows."""
-        return len(views[0].labels)
-
-    def __call__(self, views: Sequence[View], modules: Mapping[str, nn.Module]) -> Tensor:
+    def __call__(self, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the summed cross-entropy."""
         view = views[0]
-        logits = modules["head"](view.hidden, view.mask)  # (B, C)
-        return functional.cross_entropy(logits.float(), view.labels, reduction="sum")
+        logits = view.modules["head"](view.hidden, view.mask)  # (B, C)
+        return {"loss": functional.cross_entropy(logits.float(), view.labels, reduction="sum")}
+
+
+def task_head(facts: Facts) -> PooledHead:
+    """Return a fresh task head, the same for the same seed."""
+    head = Head(facts.hidden_size, facts.classes, facts.head, dropout=facts.head_dropout, seed=facts.head_seed)
+    return PooledHead(head, facts.pooling)
 
 
 class PooledHead(nn.Module):

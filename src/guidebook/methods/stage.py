@@ -12,6 +12,16 @@ Schedule = Callable[[float], float]
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """A second set of a stage's weights that "teacher" views are made with."""
+
+    half_life: float = 0.0
+    """Of the exponential average of what is trained, as a share of the steps; 0: the teacher is the model itself."""
+    keep: bool = False
+    """True: the average is what the stage leaves, not the last weights."""
+
+
+@dataclass(frozen=True)
 class Stage:
     """One training phase of a method."""
 
@@ -25,3 +35,7 @@ class Stage:
     """Frozen adapters under the trained ones, bottom first."""
     weights: Mapping[str, Schedule] = field(default_factory=dict)
     """Weight of a loss over time; 1 where nothing is said."""
+    teacher: Teacher | None = None
+    """Makes the views that a loss reads as "teacher"."""
+    learning_rate: float | None = None
+    """Peak learning rate; None: the recipe's for this kind of stage, else the adapter kind's own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from guidebook.adapters.host import Host
-from guidebook.data.streams import seed_for
-from guidebook.losses.contract import Facts
+from guidebook.data.streams import Stream, seed_for
+from guidebook.losses.contract import Facts, Loss
 from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
 from guidebook.training.listener import Listener
@@ -69,8 +70,6 @@ class Engine:
     store: Store
     trainer: Mapping[str, Any] = field(default_factory=dict)
     listener: Listener = field(default_factory=Listener)
-    _known: dict[tuple[str, int], tuple[Rows, np.ndarray]] = field(default_factory=dict)
-    """What was predicted before: (model, id of the rows) -> rows (so that no others get the id) and values."""
 
     @property
     def pooling(self) -> str:
@@ -90,10 +89,9 @@ class Engine:
             settings |= {"task": vars(self.train.task), "head": head}
         return key_of(
             {
-                "losses": {
-                    name: [type(loss).__name__, [(stream.name, stream.fingerprint) for stream in loss.streams]]
-                    for name, loss in stage.losses.items()
-                },
+                "losses": {name: _read_by(loss) for name, loss in stage.losses.items()},
+                "teacher": repr(stage.teacher),
+                "rate": stage.learning_rate,
                 "weights": {name: [weight(i / 100) for i in range(101)] for name, weight in stage.weights.items()},
                 "train": {name: made[start].key if start else None for name, start in stage.train.items()},
                 "below": [made[name].key for name in stage.below],
@@ -125,8 +123,8 @@ class Engine:
     def _train(self, stage: Stage, made: Mapping[str, Trained], key: str) -> Path:
         self.build(stage, made)
         heads = self._heads(stage, made)
-        model = StageModel(self.host, stage, heads)
         plan = self.plan(stage)
+        model = StageModel(self.host, stage, heads, plan.steps)
         arguments = training_arguments(
             self.store.work(key),
             self.train,
@@ -173,11 +171,13 @@ class Engine:
         """Return the modules that a stage's losses bring, freshly initialised."""
         facts = Facts(
             hidden_size=self.host.hidden_size,
+            layers=self.host.layers,
             pooling=self.pooling,
             classes=self.classes,
             head=self.task.head,
             head_dropout=self.task.dropout,
             head_seed=seed_for(self.seed, "head"),
+            seed=self.seed,
         )
         heads: dict[str, nn.Module] = {}
         for loss in stage.losses.values():
@@ -197,7 +197,7 @@ class Engine:
         return self.train.fuse if plan.length_in == "tokens" else self.train.task
 
     def _rate(self, plan: StagePlan) -> float:
-        rate = self._settings(plan).learning_rate
+        rate = plan.stage.learning_rate or self._settings(plan).learning_rate
         return float(self.adapter.learning_rate if rate is None else rate)
 
     def attach(self, trained: Trained) -> nn.Module | None:
@@ -219,7 +219,7 @@ class Engine:
             assert head is not None
             return predict_probabilities(self.host, head, rows, self.train.dtype, self.listener)
 
-        return self._once(trained.key, rows, run)
+        return self._once((trained.key, "probabilities"), rows, run)
 
     def pooled(self, rows: Rows) -> np.ndarray:
         """Return pooled rows (N, H) of the untouched base."""
@@ -228,19 +228,28 @@ class Engine:
             with self.host.disabled():
                 return pooled_rows(self.host, rows, self.pooling, self.train.dtype)
 
-        return self._once("pooled", rows, run)
+        where = (self.host.fingerprint, self.pooling, chosen_dtype(self.train.dtype), code_digest(), "pooled")
+        return self._once(where, rows, run)
 
     def probe(self, tensors: Mapping[str, Any], rows: Rows) -> np.ndarray:
         """Return probabilities (N, C) of a head on the untouched base."""
         with self.host.disabled():
             return predict_probabilities(self.host, head_from(tensors, self.pooling), rows, self.train.dtype)
 
-    def _once(self, model: str, rows: Rows, run: Callable[[], np.ndarray]) -> np.ndarray:
-        """Run a prediction unless the same model has read the same rows before."""
-        place = (model, id(rows))
-        if place not in self._known:
-            self._known[place] = rows, run()
-        return self._known[place][1]
+    def _once(self, model: tuple[str, ...], rows: Rows, run: Callable[[], np.ndarray]) -> np.ndarray:
+        """Run a prediction unless the same model has read the same rows before, in this run or an earlier one."""
+        return self.store.array(key_of({"model": model, "rows": rows.fingerprint}), run)
+
+
+def _read_by(loss: Loss) -> list[Any]:
+    """Return what decides a loss: its class, its hyper-parameters, what it reads and how."""
+    settings = {
+        item.name: repr(getattr(loss, item.name))
+        for item in dataclasses.fields(loss)  # type: ignore[arg-type]  # every loss is a dataclass
+        if not isinstance(getattr(loss, item.name), Stream)
+    }
+    reads = [(read.key, read.rows, read.stream.fingerprint) for read in loss.reads]
+    return [type(loss).__name__, settings, reads]
 
 
 def attach(host: Host, stack: Sequence[str], places: Mapping[str, Path], head: nn.Module | None) -> nn.Module | None:

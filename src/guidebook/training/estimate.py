@@ -25,17 +25,18 @@ def estimate_stages(engine: Engine, plans: Sequence[tuple[str, str, Trained]]) -
         plans: (arm, target, planned stage) in the order of the run.
     """
     stages: dict[str, dict[str, Any]] = {}
-    speeds: dict[str, float] = {}
+    speeds: dict[tuple[str, ...], float] = {}
     trainable = 0
     for arm, target, planned in plans:
         if planned.key in stages:
             stages[planned.key]["targets"].append(target)
             continue
         plan = engine.plan(planned.stage)
-        if not planned.cached and plan.length_in not in speeds:
-            speeds[plan.length_in], moving = _measure(engine, plan)
+        shape = tuple(type(loss).__name__ for loss in planned.stage.losses.values())
+        if not planned.cached and shape not in speeds:
+            speeds[shape], moving = _measure(engine, plan)
             trainable = max(trainable, moving)
-        seconds = 0.0 if planned.cached else plan.tokens / speeds[plan.length_in]
+        seconds = 0.0 if planned.cached else plan.tokens / speeds[shape]
         stages[planned.key] = {
             "arm": arm,
             "name": planned.stage.name,
@@ -69,14 +70,15 @@ def _measure(engine: Engine, plan: StagePlan, least: int = 3) -> tuple[float, in
     for name in (*stage.below, *stage.train):
         engine.host.add(name, engine.adapter, seed_for(engine.seed, "adapter"))
     engine.host.activate((*stage.below, *stage.train), train=tuple(stage.train))
-    model = StageModel(engine.host, stage, engine.new_heads(stage))
-    sizes = [int(plan.views[plan.primary].tokens.lengths[rows].sum()) for rows in plan.rows[plan.primary]]
+    model = StageModel(engine.host, stage, engine.new_heads(stage), plan.steps)
+    sizes = plan.step_tokens
     typical = int(np.argsort(sizes)[len(sizes) // 2])
     model.train()
     state = torch.get_rng_state()
     times = []
     for _ in range(least):
         batch = moved(plan.batch(typical), next(model.parameters()).device)
+        tokens = batch["tokens"] + int(batch["teacher"]["inputs"]["attention_mask"].sum() if "teacher" in batch else 0)
         began = time.perf_counter()
         model(batch)["loss"].backward()
         times.append(time.perf_counter() - began)
@@ -84,7 +86,7 @@ def _measure(engine: Engine, plan: StagePlan, least: int = 3) -> tuple[float, in
     torch.set_rng_state(state)
     moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
     engine.clear()
-    return batch["tokens"] / min(times[1:] or times), moving
+    return tokens / min(times[1:] or times), moving
 
 
 def moved(value: Any, device: torch.device) -> Any:

@@ -1,8 +1,8 @@
-"""Everything of a training step in one module with one forward: base, adapters, heads, losses."""
+"""Everything of a training step in one module with one forward: base, adapters, heads, teacher, losses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,43 +11,102 @@ from torch import Tensor, nn
 from guidebook.adapters.host import Host
 from guidebook.losses.contract import Loss, View
 from guidebook.methods.stage import Stage
-from guidebook.training.tap import Tap
+from guidebook.training.tap import Tap, Tapped
+from guidebook.training.teacher import Average, evaluating, with_weights
 
 
 class StageModel(nn.Module):
-    """The module that the trainer wraps; `forward(batch)` returns {"loss", "parts"}.
+    """The module that the trainer wraps; `forward(batch)` returns {"loss", "parts", "weighted"}.
 
     Every loss is a sum over its items divided by `batch["scale"]`, the items of the whole optimiser step divided by
     the number of its parts, so that micro-batches and devices add up to the same gradient.
     """
 
-    def __init__(self, host: Host, stage: Stage, modules: Mapping[str, nn.Module]) -> None:
+    def __init__(self, host: Host, stage: Stage, modules: Mapping[str, nn.Module], steps: int = 1) -> None:
         super().__init__()
         self.base = host.model
         self.heads = nn.ModuleDict(modules)
         self._losses: Mapping[str, Loss] = stage.losses
         self._weights = stage.weights
+        self._layers = any(loss.layers for loss in stage.losses.values())
         self._tap = Tap(host.lm_head)
+        half_life = stage.teacher.half_life * steps if stage.teacher else 0.0
+        self.average = Average(self.trainable(), half_life) if half_life else None
+        """Averages of what is trained, where the stage has a teacher that is not the model itself."""
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Return what is trained, by name."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def rates(self) -> dict[str, float]:
+        """Return the learning-rate factor of every module that has one, by name."""
+        return {name: factor for loss in self._losses.values() for name, factor in loss.rates.items()}
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return the weighted loss and its named, unweighted parts."""
+        """Return the weighted loss, its named parts (not weighted), and the weighted parts with their graph."""
         if not len(batch["inputs"]["input_ids"]):  # a step of fewer rows than parts; not every base reads zero rows
             nothing = torch.stack([0 * value.sum() for value in self.parameters() if value.requires_grad]).sum()
-            return {"loss": nothing, "parts": dict.fromkeys(self._losses, nothing.detach())}
-        with self._tap:
-            hidden, logits = self._tap.run(self.base, batch["inputs"], batch["positions"])
-        mask = batch["inputs"]["attention_mask"].bool()
-        parts: dict[str, Tensor] = {}
-        total = hidden.new_zeros((), dtype=torch.float32)
-        heads = dict(self.heads.items())
+            parts = dict.fromkeys(self._losses, nothing.detach())
+            return {"loss": nothing, "parts": parts, "weighted": dict.fromkeys(self._losses, nothing)}
+        views = self._views(batch)
+        parts, weighted = {}, {}
         for name, loss in self._losses.items():
-            views = [self._view(batch, key, hidden, mask, logits) for key in batch["views"][name]]
-            parts[name] = loss(views, heads) / batch["scale"][name]
-            weight = self._weights[name](batch["fraction"]) if name in self._weights else 1.0
-            total = total + weight * parts[name]
-        return {"loss": total, "parts": {name: value.detach() for name, value in parts.items()}}
+            found = loss([views[key] for key in batch["views"][name]])
+            part = found["loss"] / batch["scale"][name]
+            weighted[name] = part * (self._weights[name](batch["fraction"]) if name in self._weights else 1.0)
+            parts[name] = part.detach()
+            parts |= {f"{name}/{other}": value.detach() for other, value in found.items() if other != "loss"}
+        total = torch.stack([value.float() for value in weighted.values()]).sum()
+        return {"loss": total, "parts": parts, "weighted": weighted}
+
+    def _views(self, batch: dict[str, Any]) -> dict[str, View]:
+        """Return every view of the batch: one forward for the model's own, one for the teacher's."""
+        heads: dict[str, Callable[..., Tensor]] = dict(self.heads.items())
+        with self._tap:
+            tapped = self._tap.run(self.base, batch["inputs"], batch["positions"], layers=self._layers)
+        views = {key: self._view(batch, key, tapped, heads) for key in batch["rows"]}
+        if (lesson := batch.get("teacher")) is not None:
+            averages = self.average.values() if self.average is not None else None
+            base = with_weights(self.base, _inside(averages, "base."))
+            heads = {name: with_weights(head, _inside(averages, f"heads.{name}.")) for name, head in self.heads.items()}
+            with evaluating(self.base, self.heads):
+                with self._tap:
+                    tapped = self._tap.run(base, lesson["inputs"], lesson["positions"], layers=self._layers)
+                views |= {key: self._view(lesson, key, tapped, _still(heads)) for key in lesson["rows"]}
+        return views
 
     @staticmethod
-    def _view(batch: dict[str, Any], key: str, hidden: Tensor, mask: Tensor, logits: Tensor) -> View:
+    def _view(batch: dict[str, Any], key: str, tapped: Tapped, heads: Mapping[str, Callable[..., Tensor]]) -> View:
         rows, picks = slice(*batch["rows"][key]), slice(*batch["picks"][key])
-        return View(hidden[rows], mask[rows], logits[picks], batch["targets"][picks], batch["labels"][rows])
+        return View(
+            hidden=tapped.hidden[rows],
+            mask=batch["inputs"]["attention_mask"].bool()[rows],
+            logits=tapped.logits[picks],
+            targets=batch["targets"][picks],
+            labels=batch["labels"][rows],
+            owner=batch["owner"][rows],
+            states=tuple(state[rows] for state in tapped.states),
+            modules=heads,
+            fraction=batch["fraction"],
+        )
+
+
+def _inside(values: Mapping[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:
+    """Return the values whose name starts with a prefix, without it."""
+    if values is None:
+        return None
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+def _still(heads: Mapping[str, Callable[..., Tensor]]) -> dict[str, Callable[..., Tensor]]:
+    """Return heads that give neither gradient nor noise, whenever a loss calls them."""
+
+    def still(head: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*args: Any) -> Tensor:
+            modules = [head] if isinstance(head, nn.Module) else []
+            with evaluating(*modules):
+                return head(*args)
+
+        return call
+
+    return {name: still(head) for name, head in heads.items()}

@@ -7,6 +7,7 @@ drawn from the global random state, so a resumed run sees exactly what an undist
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +21,7 @@ from guidebook.data.batches import mix, padding_share, plan_epochs, plan_rows, p
 from guidebook.data.masking import mask_tokens
 from guidebook.data.streams import Stream, seed_for
 from guidebook.data.tokens import Specials, token_types
+from guidebook.losses.contract import Reads
 from guidebook.methods.stage import Stage
 from guidebook.training.settings import Training
 
@@ -66,8 +68,8 @@ def next_tokens(ids: Tensor, mask: Tensor, first: int) -> tuple[Tensor, Tensor]:
 class StagePlan(Dataset[dict[str, Any]]):
     """A dataset whose items are whole batches: item `step * parts + part`.
 
-    A view is a stream as one kind of loss reads it, masked or plain; two losses that read the same view share its rows
-    and its forward pass.
+    Rows are planned per stream, so all views of a stream hold the same rows; two losses that read a stream in the
+    same way share the view, and its forward pass.
     """
 
     def __init__(self, stage: Stage, train: Training, seed: int, feed: Input, parts: int = 1) -> None:
@@ -76,22 +78,29 @@ class StagePlan(Dataset[dict[str, Any]]):
         self._train = train
         self._seed = seed
         self._feed = feed
-        self.views: dict[str, Stream] = {}
+        self.views: dict[str, Reads] = {}
         self.of_loss: dict[str, list[str]] = {}
         for name, loss in stage.losses.items():
-            keys = [f"{stream.name}{' masked' if loss.corrupts else ''}" for stream in loss.streams]
-            self.views.update(zip(keys, loss.streams, strict=True))
-            self.of_loss[name] = keys
+            self.of_loss[name] = [read.key for read in loss.reads]
+            self.views.update({read.key: read for read in loss.reads})
+        self.streams = _streams(self.views.values())
         first = next(iter(stage.losses.values()))
-        self.primary = self.of_loss[next(iter(stage.losses))][0]
+        self.primary = first.reads[0].stream.name
         self.length_in = first.length_in
         self.rows = self._plan()
 
     def _plan(self) -> dict[str, list[np.ndarray]]:
-        """Return the row ids of every step for every view; the first loss decides how many steps there are."""
-        stream, train = self.views[self.primary], self._train
+        """Return the row ids of every step for every stream; the first loss decides how many steps there are."""
+        stream, train = self.streams[self.primary], self._train
+        fixed = {read.stream.name: read.rows for read in self.views.values() if read.rows is not None}
         seed = seed_for(self._seed, "order", self.primary)
-        if self.length_in == "tokens":
+        if self.primary in fixed:
+            lengths, rows = stream.tokens.lengths, fixed[self.primary]
+            by_tokens = self.token_budget / (rows * float(lengths.mean()))
+            by_rows = train.task.epochs * len(lengths) / rows
+            count = math.ceil(by_tokens if self.length_in == "tokens" else by_rows)
+            steps = plan_rows(lengths, rows, count, seed)
+        elif self.length_in == "tokens":
             budget = train.tokens_per_batch
             steps = plan_tokens(
                 stream.tokens.lengths,
@@ -105,10 +114,10 @@ class StagePlan(Dataset[dict[str, Any]]):
             steps = plan_epochs(stream.tokens.lengths, train.task.epochs, train.task.rows_per_batch, seed)
         plans = {self.primary: steps}
         per_step = round(float(np.mean([len(rows) for rows in steps])))
-        for key, other in self.views.items():
-            if key != self.primary:
-                other_seed = seed_for(self._seed, "order", key)
-                plans[key] = plan_rows(other.tokens.lengths, per_step, len(steps), other_seed)
+        for name, other in self.streams.items():
+            if name != self.primary:
+                other_seed = seed_for(self._seed, "order", name)
+                plans[name] = plan_rows(other.tokens.lengths, fixed.get(name, per_step), len(steps), other_seed)
         return plans
 
     @cached_property
@@ -116,7 +125,7 @@ class StagePlan(Dataset[dict[str, Any]]):
         """Real tokens of a stage that is counted in tokens: as asked, or what three passes give up to two million."""
         if self._train.fuse.tokens is not None:
             return self._train.fuse.tokens
-        available = int(self.views[self.primary].tokens.lengths.sum())
+        available = int(self.streams[self.primary].tokens.lengths.sum())
         return min(DEFAULT_FUSE_TOKENS, DEFAULT_FUSE_PASSES * available)
 
     @property
@@ -128,17 +137,25 @@ class StagePlan(Dataset[dict[str, Any]]):
     def tokens(self) -> int:
         """Real (non-padding) tokens over all views and steps."""
         return sum(
-            int(self.views[key].tokens.lengths[rows].sum()) for key, steps in self.rows.items() for rows in steps
+            int(read.stream.tokens.lengths[rows].sum())
+            for read in self.views.values()
+            for rows in self.rows[read.stream.name]
         )
 
     @cached_property
+    def step_tokens(self) -> list[int]:
+        """Real tokens of every step over all views."""
+        lengths = [(read.stream.tokens.lengths, self.rows[read.stream.name]) for read in self.views.values()]
+        return [sum(int(of[rows[step]].sum()) for of, rows in lengths) for step in range(self.steps)]
+
+    @cached_property
     def padding_share(self) -> float:
-        """Share of the positions of the first view's batches that are padding."""
-        return padding_share(self.views[self.primary].tokens.lengths, self.rows[self.primary])
+        """Share of the positions of the first stream's batches that are padding."""
+        return padding_share(self.streams[self.primary].tokens.lengths, self.rows[self.primary])
 
     def mix(self) -> dict[str, float]:
-        """Return the share of the first view's tokens that each domain has in the plan."""
-        stream = self.views[self.primary]
+        """Return the share of the first stream's tokens that each domain has in the plan."""
+        stream = self.streams[self.primary]
         shares = mix(stream.tokens.lengths, stream.owner, self.rows[self.primary])
         return {name: round(float(share), 4) for name, share in zip(stream.domains, shares, strict=True)}
 
@@ -153,48 +170,80 @@ class StagePlan(Dataset[dict[str, Any]]):
 
     def batch(self, step: int, part: int = 0) -> dict[str, Any]:
         """Return one part of one step: inputs, predicted positions, labels, and the scale of every loss."""
-        chosen = {key: steps[step] for key, steps in self.rows.items()}
-        width = max(int(self.views[key].tokens.lengths[rows].max()) for key, rows in chosen.items())
-        ids, masks, positions, targets, labels = [], [], [], [], []
+        own = {key: read for key, read in self.views.items() if read.how != "teacher"}
+        lesson = {key: read for key, read in self.views.items() if read.how == "teacher"}
+        batch = self._gathered(own, step, part)
+        if lesson:
+            batch["teacher"] = self._gathered(lesson, step, part)
+        items = batch.pop("items") | batch.get("teacher", {}).pop("items", {})
+        batch |= {
+            "views": self.of_loss,
+            "scale": {name: items[keys[0]][self.stage.losses[name].counts] for name, keys in self.of_loss.items()},
+            "tokens": int(batch["inputs"]["attention_mask"].sum()),
+        }
+        return batch
+
+    def _gathered(self, views: Mapping[str, Reads], step: int, part: int) -> dict[str, Any]:
+        """Return views as one padded batch, with the span of every view's rows and predicted positions."""
+        chosen = {key: self.rows[read.stream.name][step] for key, read in views.items()}
+        width = max(int(views[key].stream.tokens.lengths[rows].max()) for key, rows in chosen.items())
+        ids, masks, positions, targets, labels, owner = [], [], [], [], [], []
         row_spans, pick_spans, items = {}, {}, {}
         row_count = pick_count = 0
         for key, rows in chosen.items():
-            view_ids, mask = pad(self.views[key], rows, width, self._feed.specials.pad)
+            stream = views[key].stream
+            view_ids, mask = pad(stream, rows, width, self._feed.specials.pad)
             kept = slice(*_share(len(rows), self.parts, part))
-            if key.endswith(" masked"):
-                view_ids, places, goals = self._predicted(view_ids, mask, key, step)
-            else:
-                places = goals = torch.zeros(0, dtype=torch.long)
-            items[key] = len(goals) if key.endswith(" masked") else len(rows)
+            places = goals = torch.zeros(0, dtype=torch.long)
+            if views[key].how == "masked":
+                view_ids, places, goals = self._predicted(view_ids, mask, views[key], step)
+            items[key] = {"positions": len(goals) / self.parts, "rows": len(rows) / self.parts, "batches": 1}
             inside = (places >= kept.start * width) & (places < kept.stop * width)
             positions.append(places[inside] - kept.start * width + row_count * width)
             targets.append(goals[inside])
             ids.append(view_ids[kept])
             masks.append(mask[kept])
-            known = self.views[key].labels
+            known = stream.labels
             labels.append(torch.from_numpy(known[rows[kept]]) if known is not None else torch.full((len(ids[-1]),), -1))
+            owner.append(torch.from_numpy(stream.owner[rows[kept]].astype(np.int64)))
             row_spans[key] = (row_count, row_count + len(ids[-1]))
             pick_spans[key] = (pick_count, pick_count + len(targets[-1]))
             row_count, pick_count = row_spans[key][1], pick_spans[key][1]
-        inputs = inputs_of(torch.cat(ids), torch.cat(masks), self._feed)
         return {
-            "inputs": inputs,
+            "inputs": inputs_of(torch.cat(ids), torch.cat(masks), self._feed),
             "positions": torch.cat(positions),
             "targets": torch.cat(targets),
             "labels": torch.cat(labels),
+            "owner": torch.cat(owner),
             "rows": row_spans,
             "picks": pick_spans,
-            "views": self.of_loss,
-            "scale": {name: items[keys[0]] / self.parts for name, keys in self.of_loss.items()},
             "fraction": step / self.steps,
-            "tokens": int(inputs["attention_mask"].sum()),
+            "items": items,
         }
 
-    def _predicted(self, ids: Tensor, mask: Tensor, key: str, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _predicted(self, ids: Tensor, mask: Tensor, read: Reads, step: int) -> tuple[Tensor, Tensor, Tensor]:
         if self._feed.causal:
             return (ids, *next_tokens(ids, mask, first=0))
-        generator = torch.Generator().manual_seed(seed_for(self._seed, "masks", key, step))
+        generator = torch.Generator().manual_seed(seed_for(self._seed, "masks", read.key, step))
         return mask_tokens(ids, mask, self._feed.specials, rate=self._train.fuse.mask_rate, generator=generator)
+
+
+def _streams(reads: Iterable[Reads]) -> dict[str, Stream]:
+    """Return the streams of a stage by name.
+
+    Raises:
+        ValueError: two streams share a name, or two losses want different numbers of rows of one stream.
+    """
+    found: dict[str, Stream] = {}
+    fixed: dict[str, int | None] = {}
+    for read in reads:
+        name = read.stream.name
+        known = found.setdefault(name, read.stream)
+        if known is not read.stream and known.fingerprint != read.stream.fingerprint:
+            raise ValueError(f"two different streams of a stage are named {name!r}")
+        if fixed.setdefault(name, read.rows) != read.rows:
+            raise ValueError(f"the stream {name!r} is read with {fixed[name]} and with {read.rows} rows per step")
+    return found
 
 
 def _share(rows: int, parts: int, part: int) -> tuple[int, int]:

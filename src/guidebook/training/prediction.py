@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -34,6 +35,11 @@ class Rows:
     """One item per window."""
     owner: np.ndarray
     """(W,) index of the text that a window belongs to."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the windows and whose they are."""
+        return xxhash.xxh3_128_hexdigest(self.tokens.fingerprint.encode() + self.owner.astype(np.int64).tobytes())
 
     def joined(self) -> list[str]:
         """Return every text with its pair behind it."""
@@ -83,7 +89,7 @@ def _hidden(
             ids, mask = pad(stream, chosen, width, feed.specials.pad)
             inputs = {name: value.to(device) for name, value in inputs_of(ids, mask, feed).items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=chosen_dtype(dtype) == "bfloat16"):
-                hidden, _ = tap.run(host.model, inputs, nothing)
+                hidden = tap.run(host.model, inputs, nothing).hidden
             yield chosen, hidden, mask.to(device)
             start += len(chosen)
             if listener is not None:

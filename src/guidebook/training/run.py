@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -85,6 +86,11 @@ class Material:
         names = [population.name for population in populations]
         return stack_streams("text", parts, mixture_ratios(counts, mixture, names))
 
+    def unlabelled(self, name: str, populations: Sequence[Population]) -> Stream:
+        """Return the texts of populations as rows of the task, truncated to its length, without labels."""
+        rows = self.labelled(name, populations, np.zeros(0, np.int64))
+        return replace(rows, labels=None)
+
     def _text(self, population: Population) -> Stream:
         key = f"{population.role} {population.name}"
         if key not in self._texts:
@@ -149,6 +155,60 @@ class Run:
             raise InputError("This method reads general text. Name some: `general: wikipedia.txt`.")
         return self._material.text(chosen, mixture)
 
+    def pool(self, which: Literal["source", "target"]) -> Stream:
+        """Return unlabelled texts as rows of the task: of this target, or of the source.
+
+        The source's are its unlabelled texts where there are any, else its labelled texts without labels: losses that
+        compare domains compare pool with pool, since labelled rows and pools of a benchmark may differ in form.
+        """
+        source = self._corpus.unlabelled or self._corpus.sources
+        return self._material.unlabelled(f"pool of {which}", source if which == "source" else (self._target,))
+
+    @property
+    def planned(self) -> bool:
+        """True while the run is only planned: nothing is trained, and predictions are placeholders."""
+        return self._predictor is None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of the task."""
+        return len(self._corpus.labels.names)
+
+    def predicted(self) -> np.ndarray:
+        """Return probabilities (N, C) of the last stage's model on the target's pool, in its order.
+
+        In a run that is only planned, every row is sure of a class, the classes in turn.
+        """
+        if self._predictor is None:
+            turns = np.arange(len(self._target.texts)) % self.classes
+            return np.eye(self.classes)[turns]
+        return self._predictor.latest(self._material.rows(self._target))
+
+    def predicted_source(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return probabilities (N, C) of the last stage's model on source rows and their class ids (N,).
+
+        On the rows held out of training where there are any, else on those trained on.
+        """
+        populations = self._corpus.dev or self._corpus.sources
+        labels = labels_of(populations)
+        if self._predictor is None:
+            return np.eye(self.classes)[labels], labels
+        parts = [self._predictor.latest(self._material.rows(population)) for population in populations]
+        return np.concatenate(parts), labels
+
+    def pseudo_labelled(self, name: str, rows: np.ndarray, labels: np.ndarray) -> Stream:
+        """Return rows (n,) of the target's pool as a stream with the class ids (n,) that a method gave them."""
+        pool = self.pool("target")
+        return Stream(
+            name, pool.tokens.take(rows), pool.owner[rows], pool.domains, pool.ratios, labels.astype(np.int64)
+        )
+
+    def texts(self, which: Literal["source", "target"]) -> list[str]:
+        """Return the raw texts of the source's or this target's pool."""
+        source = self._corpus.unlabelled or self._corpus.sources
+        populations = source if which == "source" else (self._target,)
+        return [text for population in populations for text in documents(population)]
+
     def labelled_texts(self) -> tuple[list[str], np.ndarray]:
         """Return the labelled source texts (pairs joined) and their class ids (N,)."""
         rows = [self._material.rows(population) for population in self._corpus.sources]
@@ -203,9 +263,6 @@ class Run:
         part = np.random.default_rng(seed_for(self._seed, "folds")).permutation(len(labels)) % folds
         outside = np.flatnonzero((part != fold) & (labels >= 0))
         every = self._material.labelled(f"target without fold {fold}", (population,), labels)
-        lengths = every.tokens.lengths[outside]
-        ids = np.concatenate([every.tokens[int(row)] for row in outside])
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        tokens = Tokens(ids, offsets, f"{every.tokens.fingerprint}-{folds}-{fold}")
+        tokens = every.tokens.take(outside)
         stream = Stream(every.name, tokens, every.owner[outside], every.domains, every.ratios, labels[outside])
         return stream, np.flatnonzero(part == fold)

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xxhash
 
 from guidebook.errors import RunError
@@ -116,3 +117,19 @@ class Store:
         temporary.rename(folder)
         shutil.rmtree(self.root / f"{key}.work", ignore_errors=True)
         return folder
+
+    def array(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return the array of a key: the stored one, else what `make` returns, which is then stored."""
+        place = self.root / "arrays" / f"{key}.npy"
+        if place.exists():
+            found: np.ndarray = np.load(place, allow_pickle=False)
+            return found
+        values = make()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f"{key}.{os.getpid()}.new")
+        with temporary.open("wb") as file:
+            np.save(file, values, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(place)
+        return values

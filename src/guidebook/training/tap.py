@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Tapped:
+    """What one forward pass gave."""
+
+    hidden: Tensor
+    """(B, T, H) last hidden state."""
+    logits: Tensor
+    """(M, V) at the chosen positions."""
+    states: tuple[Tensor, ...] = ()
+    """(L + 1) hidden states (B, T, H), embeddings first, if they were asked for."""
 
 
 class Tap:
@@ -39,13 +53,15 @@ class Tap:
         self._hidden = hidden
         return (hidden.flatten(0, 1)[self._positions], *inputs[1:])  # (B, T, H) -> (M, H)
 
-    def run(self, model: nn.Module, inputs: dict[str, Tensor], positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the hidden state (B, T, H) and the logits (M, V) at flat positions (M,) of B * T."""
+    def run(
+        self, model: Callable[..., Any], inputs: dict[str, Tensor], positions: Tensor, *, layers: bool = False
+    ) -> Tapped:
+        """Return what a forward pass gives, the logits at flat positions (M,) of B * T; all layers' states if asked."""
         self._positions = positions
         try:
-            logits: Tensor = model(**inputs).logits
+            out = model(**inputs, output_hidden_states=True) if layers else model(**inputs)
             if self._hidden is None:
                 raise RuntimeError("the base's forward never reached its language-modelling head")
-            return self._hidden, logits
+            return Tapped(self._hidden, out.logits, tuple(out.hidden_states) if layers else ())
         finally:
             self._positions = self._hidden = None

@@ -19,6 +19,7 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 from guidebook.errors import InputError, RunError, nearest
 from guidebook.evaluation.records import cpu_has_bf16
 from guidebook.training.listener import Listener
+from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
 from guidebook.training.store import COMPLETE, complete_checkpoint, fsync_folder
@@ -48,15 +49,16 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = False  # a step's parts are means over its parts: Trainer divides by their number
 
-    def __init__(self, model: nn.Module, arguments: TrainingArguments, plan: StagePlan, listener: Listener) -> None:
+    def __init__(self, model: StageModel, arguments: TrainingArguments, plan: StagePlan, listener: Listener) -> None:
         self._sums: dict[str, Tensor] = {}
+        self._shares: dict[str, float] = {}
         self._seen = 0
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=plan,
             data_collator=lambda items: items[0],
-            callbacks=[_Progress(plan, listener)],
+            callbacks=[_Progress(model, plan, listener)],
         )
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
@@ -75,19 +77,50 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         for name, value in out["parts"].items():
             self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value
         self._seen += 1
+        if len(out["weighted"]) > 1 and self.state.global_step % self.args.logging_steps == 0:
+            self._shares = self._gradient_shares(out["weighted"])
         loss: Tensor = out["loss"]
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of every named part since the last log."""
+        """Add the mean of every named part since the last log, and each part's share of the gradient."""
         if self._seen and "loss" in logs:
             logs.update({f"loss/{name}": float(value) / self._seen for name, value in self._sums.items()})
+            logs.update({f"gradient_share/{name}": share for name, share in self._shares.items()})
             self._sums, self._seen = {}, 0
         super().log(logs, start_time)
 
+    def _gradient_shares(self, weighted: Mapping[str, Tensor]) -> dict[str, float]:
+        """Return every part's norm of the gradient of the trained weights, as a share of the parts' sum of norms."""
+        trained = list(self._stage_model().trainable().values())
+        norms = {}
+        for name, value in weighted.items():
+            found = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
+            norms[name] = math.sqrt(sum(float(part.float().pow(2).sum()) for part in found if part is not None))
+        total = sum(norms.values()) or 1.0
+        return {name: norm / total for name, norm in norms.items()}
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """Return the optimiser, with groups of their own for modules that have a learning-rate factor."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        for name, factor in self._stage_model().rates().items():
+            module = self._stage_model().heads[name]
+            moved = {id(parameter) for parameter in module.parameters()}
+            decay = optimizer.param_groups[0]["weight_decay"]
+            for group in optimizer.param_groups:
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in moved]
+            rate = self.args.learning_rate * factor
+            optimizer.add_param_group({"params": list(module.parameters()), "lr": rate, "weight_decay": decay})
+        return optimizer
+
+    def _stage_model(self) -> StageModel:
+        unwrapped: StageModel = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return unwrapped
+
     def _trainable(self) -> dict[str, Tensor]:
-        unwrapped = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return {name: value for name, value in unwrapped.named_parameters() if value.requires_grad}
+        """Return everything a checkpoint carries: what is trained, and the teacher's averages."""
+        model = self._stage_model()
+        return model.trainable() | {f"average.{name}": value for name, value in _averages(model).items()}
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -114,13 +147,13 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc]
-    """Tells the listener how far the stage is, and asks for a checkpoint when its time has come."""
+    """Moves the teacher, tells the listener how far the stage is, and asks for a checkpoint when its time has come."""
 
-    def __init__(self, plan: StagePlan, listener: Listener) -> None:
+    def __init__(self, model: StageModel, plan: StagePlan, listener: Listener) -> None:
+        self._model = model
         self._plan = plan
         self._listener = listener
-        lengths = plan.views[plan.primary].tokens.lengths
-        self._tokens = [int(lengths[rows].sum()) for rows in plan.rows[plan.primary]]
+        self._tokens = plan.step_tokens
         self.checkpoint_seconds = 60.0
         self._loss: float | None = None
 
@@ -143,6 +176,8 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
+        if self._model.average is not None:
+            self._model.average.update(self._model.trainable())
         now = time.monotonic()
         done = sum(self._tokens[self._first : state.global_step])
         figures = {"tokens_per_second": done / max(now - self._began, 1e-9)}
@@ -206,7 +241,7 @@ def training_arguments(
 
 
 def train_plan(
-    model: nn.Module, plan: StagePlan, arguments: TrainingArguments, listener: Listener, checkpoint_seconds: float
+    model: StageModel, plan: StagePlan, arguments: TrainingArguments, listener: Listener, checkpoint_seconds: float
 ) -> dict[str, Any]:
     """Train a stage from its newest complete checkpoint, or from the start, and return its figures.
 
@@ -224,27 +259,36 @@ def train_plan(
     ]
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if plan.stage.teacher is not None and plan.stage.teacher.keep and model.average is not None:
+        with torch.no_grad():
+            for name, value in model.trainable().items():
+                value.copy_(model.average.values()[name])
     first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     seconds = time.monotonic() - began
-    lengths = plan.views[plan.primary].tokens.lengths
-    done = sum(int(lengths[rows].sum()) for rows in plan.rows[plan.primary][first_step:])
+    done = sum(plan.step_tokens[first_step:])
     return {
         "tokens": plan.tokens,
         "steps": plan.steps,
         "seconds": round(seconds, 3),
         "tokens_per_second": round(done / max(seconds, 1e-9), 1),
         "padding_share": round(plan.padding_share, 4),
-        "losses": _first_and_last(trainer.state.log_history, list(plan.stage.losses)),
+        "losses": _first_and_last(trainer.state.log_history, "loss/"),
+        "gradient_shares": _first_and_last(trainer.state.log_history, "gradient_share/"),
         "mix": plan.mix(),
         "resumed_from_step": first_step,
         "process": os.getpid(),
     }
 
 
-def _first_and_last(history: list[dict[str, float]], names: list[str]) -> dict[str, dict[str, float]]:
+def _averages(model: StageModel) -> dict[str, Tensor]:
+    """Return the buffers of the teacher's averages, if the stage has any."""
+    return dict(model.average.named_buffers()) if model.average is not None else {}
+
+
+def _first_and_last(history: list[dict[str, float]], prefix: str) -> dict[str, dict[str, float]]:
+    names = dict.fromkeys(name for entry in history for name in entry if name.startswith(prefix))
     found = {}
     for name in names:
-        values = [entry[f"loss/{name}"] for entry in history if f"loss/{name}" in entry]
-        if values:
-            found[name] = {"first": round(values[0], 4), "last": round(values[-1], 4)}
+        values = [entry[name] for entry in history if name in entry]
+        found[name.removeprefix(prefix)] = {"first": round(values[0], 4), "last": round(values[-1], 4)}
     return found

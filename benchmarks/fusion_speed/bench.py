@@ -1,6 +1,7 @@
 """How fast is a fusion stage? Real tokens per second of the stock way, of each improvement alone, and of all.
 
-Every variant trains on the same texts with the same loop (`transformers.Trainer`), batch after batch, in one run:
+Every variant trains on the same texts with the same loop (`transformers.Trainer`), batch after batch, each in a process
+of its own, so that its peak memory is its own:
 
     stock            PEFT + Trainer as documented: LM head over all positions, fp32, rows padded to the longest of a
                      random batch, the base's dropout on
@@ -10,7 +11,7 @@ Every variant trains on the same texts with the same loop (`transformers.Trainer
     full             guidebook's engine training every weight
 
 The floor is the time that the matrix products of a step alone take at the rate this machine multiplies matrices of
-the model's own shapes, measured in the same run.
+the model's own shapes, measured in the same run. A profile of some steps says where the rest goes.
 
     python benchmarks/fusion_speed/bench.py --base mini --seconds 30
 """
@@ -18,9 +19,10 @@ the model's own shapes, measured in the same run.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -113,14 +115,14 @@ class Everywhere(StageModel):
         logits: Tensor = self.base(**batch["inputs"]).logits  # (B, T, V)
         picked = logits.flatten(0, 1)[batch["positions"]]
         loss = nn.functional.cross_entropy(picked.float(), batch["targets"])
-        return {"loss": loss, "parts": {"lm": loss.detach()}}
+        return {"loss": loss, "parts": {"lm": loss.detach()}, "weighted": {"lm": loss}}
 
 
 class Unsorted(StagePlan):
     """The same rows in random order, a fixed number per batch."""
 
     def _plan(self) -> dict[str, list[np.ndarray]]:
-        count = len(self.views[self.primary].tokens)
+        count = len(self.streams[self.primary].tokens)
         order = np.concatenate([np.random.default_rng(seed).permutation(count) for seed in range(40)])
         return {self.primary: [order[i : i + ROWS] for i in range(0, len(order) - ROWS, ROWS)]}
 
@@ -254,65 +256,110 @@ def floor(host: Host, kind: str, width: int, bf16: bool, mean_length: float) -> 
     return {"operations_per_token": operations, "matmul_rate": operations / seconds, "tokens_per_second": 1 / seconds}
 
 
+def profiled(variant: Variant, host: Host, stream: Stream, steps: int = 8) -> dict[str, float]:
+    """Return the share of the operators' own time in a few steps of the variant, by kind of operator."""
+    from torch.profiler import ProfilerActivity, profile
+
+    train = Training(tokens_per_batch=ROWS * LENGTH, fuse=FuseTraining(tokens=40_000_000, mask_rate=MASK_RATE))
+    stage = Stage("fuse", {"lm": LanguageModelling(stream)}, train={"domain": None})
+    plan = StagePlan(stage, train, 0, input_of(host))
+    model = StageModel(host, stage, {})
+    model.train()
+    optimiser = torch.optim.AdamW(model.trainable().values())
+
+    def run(numbers: range) -> None:
+        for step in numbers:
+            with torch.autocast("cpu", torch.bfloat16, enabled=variant.bf16):
+                loss = model(plan.batch(step))["loss"]
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+
+    run(range(3))
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        run(range(3, 3 + steps))
+    kinds = {
+        "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn"),
+        "attention": ("scaled_dot_product",),
+        "normalisation": ("layer_norm",),
+        "activation": ("gelu",),
+        "softmax and loss": ("log_softmax", "nll_loss"),
+        "optimiser": ("adam", "foreach"),
+    }
+    shares = dict.fromkeys([*kinds, "everything else"], 0.0)
+    for event in found.key_averages():
+        kind = next((k for k, names in kinds.items() if any(n in event.key.lower() for n in names)), "everything else")
+        shares[kind] += event.self_cpu_time_total
+    total = sum(shares.values())
+    return {kind: round(value / total, 4) for kind, value in shares.items()}
+
+
+def measure(variant: Variant, base: str, texts: list[str], seconds: float) -> dict[str, Any]:
+    """Return one variant's figures; of the whole of guidebook also the floor and the profile."""
+    width = 64
+    host = Host.load(base, dropout=variant.dropout)
+    tokens = chunk(tokenise(texts, host.tokenizer), LENGTH, read_specials(host.tokenizer))
+    stream = Stream("text", tokens, np.zeros(len(tokens), np.int64), ("text",), np.ones(1))
+    host.add("domain", Full() if variant.kind == "full" else Houlsby(width=width), seed=0)
+    host.activate(("domain",), train=("domain",))
+    parameters = sum(p.numel() for p in host.trainable().values())
+    if variant.stock:
+        clock, padding = run_stock(variant, host, tokens, seconds)
+    else:
+        clock, padding = run_engine(variant, host, stream, seconds)
+    found: dict[str, Any] = {
+        "tokens_per_second": clock.tokens / clock.elapsed,
+        "padding_share": padding,
+        "peak_memory_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+        "trainable": parameters,
+    }
+    if variant.name == "guidebook":
+        length = float(tokens.lengths.mean())
+        found["floor"] = {kind: floor(host, kind, width, variant.bf16, length) for kind in ("houlsby", "full")}
+        found["profile"] = profiled(variant, host, stream)
+    return found
+
+
 def main() -> None:
-    """Measure every variant in one run and append the record."""
+    """Measure every variant, repeat after repeat, and append the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="mini")
     parser.add_argument("--texts", type=Path, nargs="*", default=sorted(Path("examples/reviews").glob("*.csv")))
     parser.add_argument("--seconds", type=float, default=30.0, help="per variant and repeat")
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--records", type=Path, default=Path(__file__).parent / "records.jsonl")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--variant", help="measure this one here and print its figures (what every process does)")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    from guidebook.data.read import Columns, read_table
+    if options.variant:
+        from guidebook.data.read import Columns, read_table
 
-    texts = [text for path in options.texts for text in read_table(path, Columns(), {}).texts]
-    results: dict[str, list[dict[str, float]]] = {}
-    width, parameters = 64, {}
+        texts = [text for path in options.texts for text in read_table(path, Columns(), {}).texts]
+        variant = next(item for item in variants() if item.name == options.variant)
+        print(json.dumps(measure(variant, options.base, texts, options.seconds)))
+        return
+    results: dict[str, list[dict[str, Any]]] = {}
     for _ in range(options.repeats):
         for variant in variants():
-            host = Host.load(options.base, dropout=variant.dropout)
-            tokens = chunk(tokenise(texts, host.tokenizer), LENGTH, read_specials(host.tokenizer))
-            owner = np.zeros(len(tokens), np.int64)
-            stream = Stream("text", tokens, owner, ("text",), np.ones(1))
-            host.add("domain", Full() if variant.kind == "full" else Houlsby(width=width), seed=0)
-            host.activate(("domain",), train=("domain",))
-            parameters[variant.kind] = sum(p.numel() for p in host.trainable().values())
-            runner = run_stock if variant.stock else run_engine
-            source: Any = tokens if variant.stock else stream
-            clock, padding = runner(variant, host, source, options.seconds)
-            figures = {
-                "tokens_per_second": clock.tokens / clock.elapsed,
-                "padding_share": padding,
-                "peak_memory_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
-            }
+            command = [sys.executable, __file__, *sys.argv[1:], "--variant", variant.name]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(f"{variant.name}: {done.stderr[-2000:]}")
+            figures = json.loads(done.stdout.splitlines()[-1])
             results.setdefault(variant.name, []).append(figures)
-            print(f"{variant.name:42s} {figures['tokens_per_second']:8.0f} tokens/s, padding {padding:.1%}", flush=True)
-            mean_length = float(tokens.lengths.mean())
-            floors = (
-                {kind: floor(host, kind, width, bf16_is_fast(), mean_length) for kind in ("houlsby", "full")}
-                if variant.name == "guidebook"
-                else None
-            )
-            if floors:
-                results.setdefault("floor", []).append({k: v["tokens_per_second"] for k, v in floors.items()})
-                results.setdefault("matmul_rate", []).append({k: v["matmul_rate"] for k, v in floors.items()})
-            del host
-            gc.collect()
+            print(f"{variant.name:42s} {figures['tokens_per_second']:8.0f} tokens/s", flush=True)
     record = {
         "base": options.base,
         "seconds": options.seconds,
         "threads": torch.get_num_threads(),
         "bf16": bf16_is_fast(),
-        "trainable": parameters,
         "results": results,
         "machine": machine(),
         "versions": versions(),
     }
     append_record(options.records, record)
-    print(json.dumps({name: values for name, values in results.items() if name in ("floor", "matmul_rate")}, indent=1))
 
 
 if __name__ == "__main__":

@@ -217,3 +217,10 @@ def test_defaults_are_those_of_the_documents() -> None:
     )
     assert recipe.base_saw == ("wikipedia-en",)
     assert gb.Recipe(**ENDS, base="other").base_saw == ()
+
+
+def test_a_mixture_may_name_shares() -> None:
+    shares = {"books": 1, "kitchen": 3}
+    recipe = gb.Recipe(source="books.csv", targets=["kitchen.csv"], method={"name": "domain_fusion", "mixture": shares})
+    assert recipe.method.mixture == shares
+    assert recipe.resolved()["method"]["mixture"] == shares

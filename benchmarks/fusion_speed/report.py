@@ -35,15 +35,17 @@ def page(record: dict[str, Any]) -> str:
         speeds = [other["tokens_per_second"] for other in results[name]]
         share = "" if name == "full fine-tuning" else f"{speed / limit:.0%}"
         lines.append(
-            f"| {name} | {speed:,.0f} | {share} | {speed / stock:.2f} | {speed / tuned:.2f} | {run['padding_share']:.1%} "
-            f"| {run['peak_memory_megabytes']:,.0f} MB | {min(speeds):,.0f} … {max(speeds):,.0f} |"
+            f"| {name} | {speed:,.0f} | {share} | {speed / stock:.2f} | {speed / tuned:.2f} "
+            f"| {run['padding_share']:.1%} | {run['peak_memory_megabytes']:,.0f} MB "
+            f"| {min(speeds):,.0f} … {max(speeds):,.0f} |"
         )
     shares = sorted(best["guidebook"]["profile"].items(), key=lambda item: -item[1])
     lines += [
         "",
-        "Where guidebook's step goes, by operator: " + ", ".join(f"{kind} {share:.0%}" for kind, share in shares) + ".",
+        f"Where guidebook's step goes, by operator: {', '.join(f'{kind} {share:.0%}' for kind, share in shares)}.",
         "",
-        f"Machine: {machine['gpu'] or machine['cpu']}, {machine['cores']} cores. Spread: of {len(results['stock'])} runs.",
+        f"Machine: {machine['gpu'] or machine['cpu']}, {machine['cores']} cores. "
+        f"Spread: slowest and fastest of {len(results['stock'])} runs.",
     ]
     return "\n".join(lines)
 

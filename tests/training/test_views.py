@@ -243,3 +243,14 @@ def test_taken_rows_are_those_rows(parts) -> None:
     assert [some[row].tolist() for row in range(3)] == [tokens[row].tolist() for row in (5, 0, 5)]
     assert some.fingerprint != tokens.take(np.array([0, 5, 5])).fingerprint
     assert len(tokens.take(np.zeros(0, np.int64))) == 0
+
+
+def test_training_leaves_the_global_random_states_alone(parts) -> None:
+    import random
+
+    import numpy as np
+
+    engine, run = parts
+    states = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    engine.train_or_reuse(Stage("t", {"t": TaskLoss(run.source)}, train={"task": None}), {})
+    assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -26,8 +26,8 @@ class DomainFusion:
 
     scope: Literal["all", "pair"] = "all"
     """all: one fusion stage on the source and every target (the paper); pair: one per target."""
-    mixture: str = "proportional"
-    """Token shares of the domains: proportional, equal, or temperature:0.5."""
+    mixture: str | Mapping[str, float] = "proportional"
+    """Token shares of the domains: proportional, equal, temperature:0.5, or {domain: share}."""
 
     def plan(self, run: Run) -> Iterator[Stage]:
         """Fuse, then learn the task."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -55,6 +58,19 @@ class Outcome:
     """Probabilities (N, C): "target" on the rows of the final evaluation, "source" on held-out source rows."""
     head: Mapping[str, Any] | None = None
     """A head on the untouched base, where the method made one."""
+
+
+@contextmanager
+def _global_random_state_kept() -> Iterator[None]:
+    """Give the caller's random states back afterwards: Trainer seeds Python, numpy and torch."""
+    plain, numbers = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=list(devices)):
+        try:
+            yield
+        finally:
+            random.setstate(plain)
+            np.random.set_state(numbers)
 
 
 @dataclass
@@ -120,6 +136,7 @@ class Engine:
         places |= {name: folder / "adapters" / name for name in stage.train}
         return Trained(key, folder, stage, (*stage.below, *stage.train), places, figures, cached)
 
+    @_global_random_state_kept()
     def _train(self, stage: Stage, made: Mapping[str, Trained], key: str) -> Path:
         self.build(stage, made)
         heads = self._heads(stage, made)

@@ -77,7 +77,7 @@ class Material:
             name, tokens, owner, tuple(p.name for p in populations), np.full(len(parts), 1 / len(parts)), labels
         )
 
-    def text(self, populations: Sequence[Population], mixture: str) -> Stream:
+    def text(self, populations: Sequence[Population], mixture: str | Mapping[str, float]) -> Stream:
         """Return the documents of populations in pieces, mixed by token ratio."""
         if not self.causal:
             require_mask(self.specials)
@@ -137,7 +137,9 @@ class Run:
         """Labelled source rows."""
         return self._material.source
 
-    def text(self, scope: Sequence[str] = ("source", "targets"), mixture: str = "proportional") -> Stream:
+    def text(
+        self, scope: Sequence[str] = ("source", "targets"), mixture: str | Mapping[str, float] = "proportional"
+    ) -> Stream:
         """Return raw text to model: of "source", this "target", all "targets", "general".
 
         Raises:

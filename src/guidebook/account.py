@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from guidebook.data.corpus import labels_of
 from guidebook.data.describe import describe
 from guidebook.data.domains import LabelSet, Population
+from guidebook.data.tags import TagSet, flat
+from guidebook.evaluation.entities import entity_difference, entity_scores
 from guidebook.evaluation.metrics import classification_scores
 from guidebook.evaluation.records import machine, versions
 from guidebook.evaluation.statistics import paired_difference
@@ -83,20 +84,38 @@ def _domains(material: Material, length: int) -> list[dict[str, Any]]:
 
 
 def scores(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Return the classification scores of (N, C) probabilities, the accuracy with its 95 % interval."""
-    return classification_scores(probabilities, labels, names)
+    """Return the scores of probabilities (N, C), of words (W, C), against labels as a label set encodes them.
+
+    Items without a known label are left out. Where words are labelled, entity scores stand beside those of words.
+    """
+    gold = flat(labels)
+    known = gold >= 0
+    found = classification_scores(probabilities[known], gold[known], names)
+    if labels.dtype == object:
+        found |= entity_scores(*_tag_rows(probabilities, labels, names))
+    return found
 
 
-def _source(dev: Sequence[Population], outcomes: Sequence[Outcome], labels: LabelSet) -> dict[str, Any]:
+def _tag_rows(
+    probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> tuple[list[list[str]], list[list[str]]]:
+    """Return predicted and gold tags, row by row; a gold tag that the source does not know is an entity of its own."""
+    best = probabilities.argmax(1)
+    ends = np.cumsum([len(row) for row in labels])[:-1]
+    predicted = [[names[tag] for tag in row] for row in np.split(best, ends)]
+    return predicted, [[names[tag] if tag >= 0 else "unknown" for tag in row] for row in labels]
+
+
+def _source(dev: Sequence[Population], outcomes: Sequence[Outcome], labels: LabelSet | TagSet) -> dict[str, Any]:
     if not dev:
         return {"name": "", "rows": 0, "scores": {}}
-    gold = labels_of(dev)
+    gold = np.concatenate([population.labels for population in dev if population.labels is not None])
     found = {o.arm: scores(o.predictions["source"], gold, labels.names) for o in outcomes if "source" in o.predictions}
-    return {"name": " + ".join(population.name for population in dev), "rows": len(gold), "scores": found}
+    return {"name": " + ".join(population.name for population in dev), "rows": len(flat(gold)), "scores": found}
 
 
 def _target(
-    population: Population, test: Population, outcomes: Sequence[Outcome], labels: LabelSet, method: str
+    population: Population, test: Population, outcomes: Sequence[Outcome], labels: LabelSet | TagSet, method: str
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "name": population.name,
@@ -109,16 +128,20 @@ def _target(
         return facts
     raw = test.hidden.reveal("final evaluation")
     facts["unknown_labels"] = labels.unknown(raw)
-    gold = labels.encode(raw)
+    encoded = labels.encode(raw)
+    gold = flat(encoded)
     known = gold >= 0
     facts["rows"] = int(known.sum())
-    here = {o.arm: o.predictions["target"][known] for o in outcomes if o.target == population.name and o.predictions}
+    here = {o.arm: o.predictions["target"] for o in outcomes if o.target == population.name and o.predictions}
     if not known.any():
         return facts
-    facts["scores"] = {arm: scores(found, gold[known], labels.names) for arm, found in here.items()}
+    facts["scores"] = {arm: scores(found, encoded, labels.names) for arm, found in here.items()}
     if method != TWIN and method in here and TWIN in here:
-        correct = [here[arm].argmax(1) == gold[known] for arm in (method, TWIN)]
-        difference = paired_difference(*correct)
+        if encoded.dtype == object:
+            (adapted, truth), (twin, _) = (_tag_rows(here[arm], encoded, labels.names) for arm in (method, TWIN))
+            difference = entity_difference(adapted, twin, truth)
+        else:
+            difference = paired_difference(*(here[arm].argmax(1)[known] == gold[known] for arm in (method, TWIN)))
         facts["difference"] = {
             "of": [method, TWIN],
             "estimate": difference.estimate,

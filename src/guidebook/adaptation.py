@@ -19,6 +19,7 @@ from guidebook.adapters.host import Host
 from guidebook.artifact import Guidebook, check_out, load, write_guidebook
 from guidebook.data.corpus import read_corpus
 from guidebook.data.domains import Domain, LabelSet, Population, load_target
+from guidebook.data.tags import TagSet, flat
 from guidebook.errors import InputError
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.engine import Engine, Outcome, Trained
@@ -82,6 +83,7 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         labels=recipe.task.labels,
         dev=recipe.task.dev,
         seed=recipe.seed,
+        words=recipe.task.words,
     )
     for population in (*corpus.everything, *corpus.dev):
         chosen = {role: name for role, name in vars(population.columns).items() if name}
@@ -110,6 +112,7 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         length=recipe.train.max_length,
         task_length=recipe.task.max_length,
         causal=host.placement.kind == "causal",
+        words=recipe.task.words,
         cache=engine.store.root / "tokens",
     )
     return material, engine
@@ -192,22 +195,20 @@ def evaluate(book: Guidebook, domain: Domain, which: str | None = None) -> dict[
     Raises:
         InputError: no labels, or none that the guidebook knows.
     """
-    population = load_target(domain)
+    words = book.meta["task"]["pooling"] == "tokens"
+    population = load_target(domain, words=words)
     if population.hidden is None:
         raise InputError(f"{population.path or domain.name}: no label column, so there is nothing to score against.")
-    labels = LabelSet(tuple(book.labels))
+    labels = TagSet(tuple(book.labels)) if words else LabelSet(tuple(book.labels))
     raw = population.hidden.reveal("final evaluation")
     gold = labels.encode(raw)
-    known = np.flatnonzero(gold >= 0)
-    if not len(known):
+    if not (flat(gold) >= 0).any():
         raise InputError(f"{population.path or domain.name}: none of its labels is one of {book.labels}.")
-    texts = [population.texts[row] for row in known]
-    pairs = [population.text_pairs[row] for row in known] if population.text_pairs is not None else None
     found = {}
     for variant in [book.meta["serves"].get(which, which)] if which else list(book.meta["variants"]):
-        probabilities = book.predict_proba(texts, pairs, domain=variant)
-        found[variant] = scores(probabilities, gold[known], labels.names)
-    return {"rows": len(known), "unknown_labels": labels.unknown(raw), "scores": found}
+        probabilities = book.predict_proba(population.texts, population.text_pairs, domain=variant)
+        found[variant] = scores(np.concatenate(list(probabilities)) if words else probabilities, gold, labels.names)
+    return {"rows": int((flat(gold) >= 0).sum()), "unknown_labels": labels.unknown(raw), "scores": found}
 
 
 def recipe_key(recipe: Recipe, material: Material, outcomes: list[Outcome]) -> str:

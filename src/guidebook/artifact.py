@@ -15,12 +15,13 @@ from torch import nn
 
 from guidebook.account import TWIN
 from guidebook.adapters.host import Host
+from guidebook.data.tags import words_of
 from guidebook.errors import InputError, nearest
 from guidebook.evaluation.records import append_record
 from guidebook.reports.card import write_card
 from guidebook.reports.page import write_report
 from guidebook.training.engine import HEADS, Outcome, head_from
-from guidebook.training.prediction import make_rows, predict_probabilities
+from guidebook.training.prediction import make_rows, make_word_rows, predict_probabilities
 from guidebook.training.store import fsync_folder
 
 FACTS = "guidebook.json"
@@ -198,18 +199,21 @@ class Guidebook:
     def predict(
         self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, domain: Any = "auto"
     ) -> np.ndarray:
-        """Return the label (B,) of every text; arguments as in `predict_proba`."""
-        best = self.predict_proba(texts, text_pairs, domain).argmax(1)
-        found: np.ndarray = np.array(self.labels, dtype=object)[best]
-        return found
+        """Return the label (B,) of every text, or its list of tags, one per word; arguments as in `predict_proba`."""
+        probabilities, names = self.predict_proba(texts, text_pairs, domain), np.array(self.labels, dtype=object)
+        if not self.words:
+            found: np.ndarray = names[probabilities.argmax(1)]
+            return found
+        return _rows([names[row.argmax(1)].tolist() for row in probabilities])
 
     def predict_proba(
         self, texts: Sequence[str], text_pairs: Sequence[str] | None = None, domain: Any = "auto"
     ) -> np.ndarray:
-        """Return class probabilities (B, C) of texts.
+        """Return class probabilities (B, C) of texts; of a task on words an object array of (words, C) arrays.
 
         Args:
-            texts: One string per row; long ones are read in several windows whose probabilities are averaged.
+            texts: One string per row; long ones are read in several windows whose probabilities are averaged. Where
+                words are tagged: lists of words, or strings that are cut at white space.
             text_pairs: The second text of every row, for tasks on pairs.
             domain: A guidebook or a target it serves, or a list with one per row; None is the base with a linear
                 probe, adapters off; "source_only" the twin. "auto": the only one there is.
@@ -223,20 +227,35 @@ class Guidebook:
             raise InputError(
                 f"{len(texts)} texts, but {len(wanted)} domains. Give one domain per text, or one for all."
             )
-        result = np.zeros((len(texts), len(self.labels)))
+        result: np.ndarray = _rows([None] * len(texts)) if self.words else np.zeros((len(texts), len(self.labels)))
         places = [self._place(name) for name in wanted]
         for place in dict.fromkeys(places):
             rows = [index for index, found in enumerate(places) if found == place]
             pairs = [text_pairs[index] for index in rows] if text_pairs is not None else None
             head, facts = self._activate(*place)
-            inputs = make_rows([texts[i] for i in rows], pairs, self._host.tokenizer, facts["task"]["max_length"])
-            result[rows] = predict_probabilities(self._host, head, inputs, facts["recipe"]["train"]["dtype"])
+            chosen = [texts[index] for index in rows]
+            length, dtype = facts["task"]["max_length"], facts["recipe"]["train"]["dtype"]
+            if self.words:
+                inputs = make_word_rows(chosen, self._host.tokenizer, length)
+                values = predict_probabilities(self._host, head, inputs, dtype)
+                ends = np.cumsum([len(text.split(" ")) for text in chosen])[:-1]
+                result[rows] = _rows(np.split(values, ends))
+            else:
+                inputs = make_rows(chosen, pairs, self._host.tokenizer, length)
+                result[rows] = predict_probabilities(self._host, head, inputs, dtype)
         return result
+
+    @property
+    def words(self) -> bool:
+        """Whether the task tags words."""
+        return bool(self.meta["task"]["pooling"] == "tokens")
 
     def _checked(self, texts: Sequence[str], text_pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
         """Return texts and pairs as lists, if they are what the task reads."""
         if isinstance(texts, str) or isinstance(text_pairs, str):
             raise InputError("predict takes a list of texts, found one string. Write [text].")
+        if self.words:
+            texts = [" ".join(words_of(text)) for text in texts]
         first, second = list(texts), None if text_pairs is None else list(text_pairs)
         for row, text in enumerate([*first, *(second or ())]):
             if not isinstance(text, str):
@@ -322,6 +341,14 @@ class Guidebook:
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repo_id, folder_path=str(self.path)))
+
+
+def _rows(values: Sequence[Any]) -> np.ndarray:
+    """Return an object array (N,) whose items are the values, even if they have equal lengths."""
+    found = np.empty(len(values), dtype=object)
+    for index, value in enumerate(values):
+        found[index] = value
+    return found
 
 
 def load(first: str | Path, *more: str | Path) -> Guidebook:

@@ -60,7 +60,7 @@ def predict(
 
         loaded = load(book)
         listener.finish("loading the guidebook")
-        table = read_rows(file, words or ())
+        table = read_rows(file, words or (), tagged=loaded.words)
         if table.empty and not quiet:
             remark(f"{table.path}: {table.empty} rows without text are left out.")
         listener.start("predicting", len(table.texts))
@@ -78,6 +78,10 @@ def predicted(book: Guidebook, table: Table, domain: str) -> Iterator[tuple[int,
         rows = slice(first, first + ROWS_AT_ONCE)
         pairs = table.text_pairs[rows] if table.text_pairs is not None else None
         probabilities = book.predict_proba(table.texts[rows], text_pairs=pairs, domain=domain)  # (B, C)
+        if book.words:
+            tagged = zip(table.lines[rows], table.texts[rows], probabilities, strict=True)
+            yield first, [_tagged(*row, book.labels) for row in tagged]
+            continue
         lines = []
         for line, row in zip(table.lines[rows], probabilities.tolist(), strict=True):
             answer = {
@@ -87,6 +91,17 @@ def predicted(book: Guidebook, table: Table, domain: str) -> Iterator[tuple[int,
             }
             lines.append(json.dumps(answer, ensure_ascii=False) + "\n")
         yield first, lines
+
+
+def _tagged(line: int, text: str, probabilities: Any, names: Sequence[str]) -> str:
+    """Return the JSON line of a row of words: the words, a tag for each, and how sure it is."""
+    answer = {
+        "line": line,
+        "words": text.split(" "),
+        "tags": [names[index] for index in probabilities.argmax(1)],
+        "confidence": [round(float(value), 6) for value in probabilities.max(1)],
+    }
+    return json.dumps(answer, ensure_ascii=False) + "\n"
 
 
 def domain_of(file: Path, words: Sequence[str]) -> Domain:
@@ -115,13 +130,13 @@ def domain_of(file: Path, words: Sequence[str]) -> Domain:
     return domain_from(content)
 
 
-def read_rows(file: Path, words: Sequence[str]) -> Table:
-    """Return the rows of a file, or of stdin for "-"."""
+def read_rows(file: Path, words: Sequence[str], *, tagged: bool = False) -> Table:
+    """Return the rows of a file, or of stdin for "-"; `tagged`: rows are words."""
     from guidebook.data.read import read_table
 
     if str(file) != "-":
         domain = domain_of(file, words)
-        return read_table(Path(str(domain.path)), domain.columns, domain.where)
+        return read_table(Path(str(domain.path)), domain.columns, domain.where, words=tagged)
     if sys.stdin.isatty():
         remark("Reading texts from the terminal, one per line; end with Ctrl-D.")
     content = sys.stdin.buffer.read()
@@ -131,7 +146,7 @@ def read_rows(file: Path, words: Sequence[str]) -> Table:
         path.write_bytes(content)
         domain = domain_of(path, words)
         try:
-            return read_table(path, domain.columns, domain.where)
+            return read_table(path, domain.columns, domain.where, words=tagged)
         except InputError as error:
             raise InputError(str(error).replace(str(path), "stdin")) from error
 

@@ -25,7 +25,9 @@ TEXT_NAMES = (
     *("premise", "sentence1", "sentence_a", "text1", "text_a", "question1"),  # where the second text is missing
 )
 LABEL_NAMES = ("label", "labels", "stars", "rating", "sentiment", "target", "class", "category", "gold_label")
-ALIASES = {*TEXT_NAMES, *LABEL_NAMES, *(name for pair in PAIR_NAMES for name in pair)}
+WORD_NAMES = ("tokens", "words")
+TAG_NAMES = ("tags", "ner_tags", "pos_tags")
+ALIASES = {*TEXT_NAMES, *LABEL_NAMES, *WORD_NAMES, *TAG_NAMES, *(name for pair in PAIR_NAMES for name in pair)}
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,20 @@ class Columns:
     """Column of the label."""
 
 
-def choose_columns(columns: Columns, names: tuple[str, ...], path: Path, *, labels: bool = True) -> Columns:
-    """Return the columns of a file: those named, the others by alias.
+def choose_columns(
+    columns: Columns, names: tuple[str, ...], path: Path, *, labels: bool = True, words: bool = False
+) -> Columns:
+    """Return the columns of a file: those named, the others by alias; with `words`, of words and their tags.
 
     Raises:
         InputError: a named column is not there; no text column, or several candidates for a text or label column.
     """
+    if words:
+        columns = Columns(
+            columns.text or next(iter(name for alias in WORD_NAMES for name in _like(alias, names)), None),
+            None,
+            columns.label or next(iter(name for alias in TAG_NAMES for name in _like(alias, names)), None),
+        )
     text, pair = _text_columns(columns, names, path)
     if not labels:
         return Columns(text, pair, None)

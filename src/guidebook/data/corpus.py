@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from guidebook.data.domains import Domain, LabelSet, Population, load_sources, load_target, load_text, split_rows
+from guidebook.data.tags import TagSet, flat
 from guidebook.errors import InputError
 
 
@@ -25,7 +26,7 @@ class Corpus:
     """Target name -> the rows of its final evaluation; the target itself where it has no rows apart (transductive)."""
     unlabelled: tuple[Population, ...]
     general: tuple[Population, ...]
-    labels: LabelSet
+    labels: LabelSet | TagSet
 
     @property
     def everything(self) -> tuple[Population, ...]:
@@ -42,17 +43,20 @@ def read_corpus(
     labels: Sequence[str] | None = None,
     dev: float = 0.2,
     seed: int = 0,
+    words: bool = False,
 ) -> Corpus:
     """Read every domain; hold out a stratified share `dev` of the sources that bring no test rows of their own.
+
+    With `words`, rows are words and their labels are tags, one per word.
 
     Raises:
         InputError: a file, a column or a label is wrong.
     """
-    labelled, label_set = load_sources(list(sources), labels)
+    labelled, label_set = load_sources(list(sources), labels, words=words)
     train, held_out = [], []
     for domain, population in zip(sources, labelled, strict=True):
         if domain.test is not None:
-            rows, _ = load_sources([domain.test], label_set.names)
+            rows, _ = load_sources([domain.test], label_set.names, words=words)
             train.append(population)
             held_out.append(rows[0])
         elif dev > 0:
@@ -61,7 +65,7 @@ def read_corpus(
             held_out.append(out)
         else:
             train.append(population)
-    loaded = tuple(load_target(domain) for domain in targets)
+    loaded = tuple(load_target(domain, words=words) for domain in targets)
     pairs = {population.text_pairs is not None for population in (*train, *loaded)}
     if len(pairs) > 1:
         raise InputError("Some of the source and target domains have text pairs and some have single texts.")
@@ -69,8 +73,11 @@ def read_corpus(
         sources=tuple(train),
         dev=tuple(held_out),
         targets=loaded,
-        tests={d.name: load_target(d.test) if d.test is not None else p for d, p in zip(targets, loaded, strict=True)},
-        unlabelled=tuple(load_text(domain, "unlabelled") for domain in unlabelled),
+        tests={
+            d.name: load_target(d.test, words=words) if d.test is not None else p
+            for d, p in zip(targets, loaded, strict=True)
+        },
+        unlabelled=tuple(load_text(domain, "unlabelled", words=words) for domain in unlabelled),
         general=tuple(load_text(domain, "general") for domain in general),
         labels=label_set,
     )
@@ -83,7 +90,7 @@ def documents(population: Population) -> list[str]:
 
 
 def labels_of(populations: Sequence[Population]) -> np.ndarray:
-    """Return the class ids (N,) of labelled populations, one after the other.
+    """Return the class ids (N,) of labelled populations, one after the other; of words (W,) where words are labelled.
 
     Raises:
         InputError: a population has no labels.
@@ -92,5 +99,5 @@ def labels_of(populations: Sequence[Population]) -> np.ndarray:
     for population in populations:
         if population.labels is None:
             raise InputError(f"{population.path}: no labels. A source needs a label column.")
-        found.append(population.labels)
+        found.append(flat(population.labels))
     return np.concatenate(found)

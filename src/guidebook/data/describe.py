@@ -10,6 +10,7 @@ import numpy as np
 
 from guidebook.data.fingerprints import text_keys
 from guidebook.data.population import Population
+from guidebook.data.tags import flat
 from guidebook.data.tokens import Specials, Tokens
 from guidebook.errors import RunError
 
@@ -103,5 +104,5 @@ def _token_counts(
 def _class_counts(population: Population) -> dict[str, int] | None:
     if population.labels is None:
         return None
-    counts = np.bincount(population.labels, minlength=len(population.label_names))
+    counts = np.bincount(flat(population.labels), minlength=len(population.label_names))
     return dict(zip(population.label_names, counts.tolist(), strict=True))

@@ -16,6 +16,7 @@ from guidebook.data.fingerprints import hash_texts
 from guidebook.data.labels import LabelSet
 from guidebook.data.population import HiddenLabels, Population, select_rows, split_rows
 from guidebook.data.read import Table, read_table, stem
+from guidebook.data.tags import TagSet, words_of
 from guidebook.errors import InputError, nearest
 
 __all__ = [
@@ -145,40 +146,42 @@ def load_source(domain: Domain, declared_labels: Sequence[object] | None = None)
         InputError: what `read_table` refuses, no labels, fewer than two classes, a label that was not declared.
     """
     populations, labels = load_sources([domain], declared_labels)
+    assert isinstance(labels, LabelSet)
     return populations[0], labels
 
 
 def load_sources(
-    domains: Sequence[Domain], declared_labels: Sequence[object] | None = None
-) -> tuple[list[Population], LabelSet]:
-    """Return the labelled rows of several sources and the classes they share."""
-    tables = [_read(domain) for domain in domains]
+    domains: Sequence[Domain], declared_labels: Sequence[object] | None = None, *, words: bool = False
+) -> tuple[list[Population], LabelSet | TagSet]:
+    """Return the labelled rows of several sources and the classes they share; with `words`, tags of words."""
+    kind = TagSet if words else LabelSet
+    tables = [_read(domain, words=words) for domain in domains]
     raw = [_source_labels(domain, table) for domain, table in zip(domains, tables, strict=True)]
     places = [table.path or f"domain {domain.name!r}" for domain, table in zip(domains, tables, strict=True)]
     if declared_labels is not None:
         for table, labels, place in zip(tables, raw, places, strict=True):
-            LabelSet.from_raw(labels, declared_labels, place, lines=table.lines, unit="line" if table.path else "row")
+            kind.from_raw(labels, declared_labels, place, lines=table.lines, unit="line" if table.path else "row")
     together = [label for labels in raw for label in labels]
-    label_set = LabelSet.from_raw(together, declared_labels, " + ".join(places))
+    label_set = kind.from_raw(together, declared_labels, " + ".join(places))
     populations = [_population(domain, table, "source") for domain, table in zip(domains, tables, strict=True)]
     return [_labelled(p, labels, label_set) for p, labels in zip(populations, raw, strict=True)], label_set
 
 
-def load_target(domain: Domain) -> Population:
+def load_target(domain: Domain, *, words: bool = False) -> Population:
     """Return the rows of a target; its labels, if it has any, go into `HiddenLabels` unread."""
-    return _population(domain, _read(domain), "target")
+    return _population(domain, _read(domain, words=words), "target")
 
 
-def load_text(domain: Domain, role: str) -> Population:
+def load_text(domain: Domain, role: str, *, words: bool = False) -> Population:
     """Return the rows of a domain as text only: its label column is not even looked for."""
-    return _population(domain, _read(domain, labels=False), role)
+    return _population(domain, _read(domain, labels=False, words=words), role)
 
 
-def _read(domain: Domain, *, labels: bool = True) -> Table:
+def _read(domain: Domain, *, labels: bool = True, words: bool = False) -> Table:
     _refuse_wrong_fields(domain)
     if domain.path is not None:
-        return read_table(Path(domain.path), domain.columns, domain.where, labels=labels)
-    texts = list(cast(Sequence[str], domain.texts))
+        return read_table(Path(domain.path), domain.columns, domain.where, labels=labels, words=words)
+    texts = _as_texts(domain) if words else list(cast(Sequence[str], domain.texts))
     pairs = None if domain.text_pairs is None else list(domain.text_pairs)
     empty = [_is_empty(text) or (pairs is not None and _is_empty(pairs[row])) for row, text in enumerate(texts)]
     kept = [row for row, is_empty in enumerate(empty) if not is_empty]
@@ -199,6 +202,17 @@ def _read(domain: Domain, *, labels: bool = True) -> Table:
         path="",
         empty=len(texts) - len(kept),
     )
+
+
+def _as_texts(domain: Domain) -> list[str]:
+    """Return rows of words as texts, words divided by single spaces."""
+    found = []
+    for row, value in enumerate(domain.texts or (), 1):
+        try:
+            found.append(" ".join(words_of(value)))
+        except InputError as error:
+            raise InputError(f"domain {domain.name!r} row {row}: {error} Give a list of words, or a text.") from error
+    return found
 
 
 def _is_empty(text: object) -> bool:
@@ -249,7 +263,22 @@ def _population(domain: Domain, table: Table, role: str) -> Population:
     )
 
 
-def _labelled(population: Population, raw: Sequence[object], label_set: LabelSet) -> Population:
+def _tagged(population: Population, raw: Sequence[object], tags: TagSet) -> Population:
+    for text, row, line in zip(population.texts, raw, population.lines, strict=True):
+        words, found = len(text.split(" ")), len(words_of(row)) if row is not None else 0
+        if found not in (0, words):
+            place = f"{population.path} line {line}" if population.path else f"domain {population.name!r} row {line}"
+            raise InputError(f"{place}: {found} tags for {words} words, expected one per word. Fix the row.")
+    ids = tags.encode(raw)
+    kept = np.flatnonzero([len(row) > 0 for row in ids])
+    dropped = {**population.dropped, **({"no tags": len(ids) - len(kept)} if len(kept) < len(ids) else {})}
+    full = dataclasses.replace(population, labels=ids, label_names=tags.names, dropped=dropped)
+    return select_rows(full, kept)
+
+
+def _labelled(population: Population, raw: Sequence[object], label_set: LabelSet | TagSet) -> Population:
+    if isinstance(label_set, TagSet):
+        return _tagged(population, raw, label_set)
     ids = label_set.encode(raw)
     missing = int((ids < 0).sum())
     dropped = {**population.dropped, **({"no label": missing} if missing else {})}

@@ -67,7 +67,7 @@ class Population:
         role: "source", "target", "unlabelled" or "general".
         texts: First or only texts, as written.
         text_pairs: Second texts, if the domain has pairs.
-        labels: (N,) int64 class ids; sources only.
+        labels: (N,) int64 class ids; sources only. Where words are labelled: (N,) tuples of one id per word.
         hidden: Labels of a target that has any.
         lines: Line of each row in the file, or its number in the texts given in memory, from 1.
         path: The file; "" for texts in memory.
@@ -126,7 +126,9 @@ def split_rows(population: Population, share: float, seed: int) -> tuple[Populat
         )
     keys = text_keys(population.texts, population.text_pairs)
     _, first, group = np.unique(keys, return_index=True, return_inverse=True)
-    classes = np.zeros(len(first), np.int64) if population.labels is None else population.labels[first]
+    labels = population.labels
+    plain = labels is None or labels.dtype == object
+    classes = np.zeros(len(first), np.int64) if plain else labels[first]  # type: ignore[index]
     held = _stratified(classes, share, np.random.default_rng((seed, len(first))))[group]
     return select_rows(population, np.flatnonzero(~held)), select_rows(population, np.flatnonzero(held))
 

@@ -15,6 +15,7 @@ from typing import IO, Any, cast
 
 from guidebook.data.columns import ALIASES, Columns, choose_columns
 from guidebook.data.labels import WORDS, normalise
+from guidebook.data.tags import words_of
 from guidebook.errors import InputError, nearest
 
 __all__ = ["READERS", "Columns", "Table", "choose_columns", "read_table", "stem"]
@@ -135,7 +136,9 @@ READERS: dict[str, Reader] = {".csv": read_csv, ".jsonl": read_jsonl, ".txt": re
 COMPRESSED: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
-def read_table(path: Path, columns: Columns, where: Mapping[str, object], *, labels: bool = True) -> Table:
+def read_table(
+    path: Path, columns: Columns, where: Mapping[str, object], *, labels: bool = True, words: bool = False
+) -> Table:
     """Return the rows of a CSV, JSONL or TXT file, plain or compressed (.gz, .xz), UTF-8 with or without a mark.
 
     Args:
@@ -143,6 +146,7 @@ def read_table(path: Path, columns: Columns, where: Mapping[str, object], *, lab
         columns: Names of columns; those left None are found by alias.
         where: Column -> value or list of values that a kept row has there, compared as labels are.
         labels: Whether to look for labels at all.
+        words: Whether a row is words with one tag each; both may be lists, or texts cut at white space.
 
     Raises:
         InputError: no such file, not UTF-8, broken rows (first five and the count), no or several candidates for a
@@ -167,8 +171,10 @@ def read_table(path: Path, columns: Columns, where: Mapping[str, object], *, lab
     if not rows.names:
         raise InputError(f"{path}: the file holds no rows, expected texts. Check that it is the right file.")
     _refuse_where(path, allowed, rows)
-    chosen = choose_columns(columns, tuple(rows.names), path, labels=labels)
-    return _table(path, chosen, rows)
+    chosen = choose_columns(columns, tuple(rows.names), path, labels=labels, words=words)
+    if words:
+        _join_words(path, chosen, rows)
+    return _table(path, chosen, rows, words=words)
 
 
 def stem(path: Path) -> str:
@@ -266,7 +272,24 @@ def _refuse_where(path: Path, allowed: Mapping[str, set[str]], rows: _Rows) -> N
             )
 
 
-def _table(path: Path, chosen: Columns, rows: _Rows) -> Table:
+def _join_words(path: Path, chosen: Columns, rows: _Rows) -> None:
+    """Put words as texts, divided by single spaces, and tags as tuples into the cells."""
+    problems = Problems(path)
+    for name, join in ((chosen.text, True), (chosen.label, False)):
+        if name is None:
+            continue
+        column = rows.cells[name]
+        for row, value in enumerate(column):
+            if value is None:
+                continue
+            try:
+                column[row] = " ".join(words_of(value)) if join else words_of(value)
+            except InputError as error:
+                problems.add(rows.lines[row], f"{name}: {error}")
+    problems.report("Give lists of words and of tags, or texts that white space divides.")
+
+
+def _table(path: Path, chosen: Columns, rows: _Rows, *, words: bool = False) -> Table:
     """Return the rows that have text; refuse values that are not text, and nested labels."""
     lines, cells = rows.lines, rows.cells
     problems = Problems(path)
@@ -280,12 +303,12 @@ def _table(path: Path, chosen: Columns, rows: _Rows) -> Table:
                     problems.add(lines[row], f"{name} holds {_kind(column[row])}, expected text.")
     labels = cells[chosen.label] if chosen.label is not None else None
     for row in kept if labels is not None else ():
-        if isinstance(labels[row], list | dict):  # type: ignore[index]
+        if isinstance(labels[row], list | dict) and not words:  # type: ignore[index]
             problems.add(lines[row], f"{chosen.label} holds {_kind(labels[row])}, expected text or a number.")  # type: ignore[index]
     problems.report("Write plain values, or name another column under columns.")
     if not kept:
         raise InputError(f"{path}: all {len(lines):,} rows have empty text. Check the column {chosen.text!r}.")
-    if labels is not None and all(value is None or value == "" for value in labels):
+    if labels is not None and all(value is None or value in ("", ()) for value in labels):
         labels = None
     return Table(
         texts=[cast(str, cells[cast(str, chosen.text)][row]) for row in kept],

@@ -21,7 +21,9 @@ class Stream:
         owner: (N,) index into `domains` of every row.
         domains: Names of the domains the rows come from.
         ratios: (D,) share of the tokens that each domain is given, sums to 1.
-        labels: (N,) class ids, only for rows whose labels are trained on.
+        labels: Class ids, only where they are trained on: one per row, (N,), or one per token, as `tokens.ids`; -1
+            where there is none.
+        per_token: Whether `labels` are per token.
     """
 
     name: str
@@ -30,6 +32,17 @@ class Stream:
     domains: tuple[str, ...]
     ratios: np.ndarray
     labels: np.ndarray | None = None
+    per_token: bool = False
+
+    def labels_of(self, rows: np.ndarray, width: int) -> np.ndarray:
+        """Return the labels of some rows: (n,), or (n, width) per token, -1 where there is none."""
+        if not self.per_token:
+            return self.labels[rows] if self.labels is not None else np.full(len(rows), -1)
+        found = np.full((len(rows), width), -1, dtype=np.int64)
+        for place, row in enumerate(rows if self.labels is not None else ()):
+            start, stop = self.tokens.offsets[row], self.tokens.offsets[row + 1]
+            found[place, : stop - start] = self.labels[start:stop]  # type: ignore[index]
+        return found
 
     @property
     def fingerprint(self) -> str:

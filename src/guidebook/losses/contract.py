@@ -14,8 +14,8 @@ How = Literal["plain", "masked", "teacher"]
 """plain: rows as they are. masked: corrupted, and run through the language-modelling head where they were (a causal
 base reads them as they are and predicts every next token). teacher: plain, through the stage's teacher, without
 gradient and without dropout."""
-Counts = Literal["positions", "rows", "batches"]
-"""What the sum of a loss runs over: predicted positions, rows, or nothing finer than a whole batch."""
+Counts = Literal["positions", "labels", "rows", "batches"]
+"""What the sum of a loss runs over: predicted positions, known labels, rows, or nothing finer than a whole batch."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class View:
     targets: Tensor
     """(M,) token ids to predict."""
     labels: Tensor
-    """(B,) class ids; -1 where none are known."""
+    """(B,) class ids, or (B, T) where the task labels words; -1 where none are known."""
     owner: Tensor
     """(B,) index of every row's domain in its stream."""
     states: tuple[Tensor, ...]

@@ -17,11 +17,11 @@ from guidebook.tasks.heads import Head, pool
 
 @dataclass(frozen=True)
 class TaskLoss:
-    """Cross-entropy in nats of labelled rows, summed."""
+    """Cross-entropy in nats of the labels of rows, or of words, summed."""
 
     stream: Stream
 
-    counts: ClassVar[Counts] = "rows"
+    counts: ClassVar[Counts] = "labels"
     length_in: ClassVar[Literal["tokens", "rows"]] = "rows"
     layers: ClassVar[bool] = False
     rates: ClassVar[Mapping[str, float]] = MappingProxyType({})
@@ -38,8 +38,9 @@ class TaskLoss:
     def __call__(self, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the summed cross-entropy."""
         view = views[0]
-        logits = view.modules["head"](view.hidden, view.mask)  # (B, C)
-        return {"loss": functional.cross_entropy(logits.float(), view.labels, reduction="sum")}
+        logits = view.modules["head"](view.hidden, view.mask)  # (B, C), or (B, T, C) for words
+        known = view.labels >= 0
+        return {"loss": functional.cross_entropy(logits[known].float(), view.labels[known], reduction="sum")}
 
 
 def task_head(facts: Facts) -> PooledHead:
@@ -49,7 +50,7 @@ def task_head(facts: Facts) -> PooledHead:
 
 
 class PooledHead(nn.Module):
-    """Pooling and head in one: (B, T, H) hidden states and (B, T) mask to (B, C) logits."""
+    """Pooling and head in one: (B, T, H) hidden states and (B, T) mask to (B, C) logits, (B, T, C) for words."""
 
     def __init__(self, head: Head, pooling: str) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class PooledHead(nn.Module):
         self.pooling = pooling
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Return (B, C) logits."""
-        rows = pool(hidden, mask, self.pooling)  # (B, T, H) -> (B, H)
+        """Return (B, C) logits; with the pooling "tokens" (B, T, C)."""
+        rows = hidden if self.pooling == "tokens" else pool(hidden, mask, self.pooling)  # (B, T, H) -> (B, H)
         logits: Tensor = self.head(rows.float())
         return logits

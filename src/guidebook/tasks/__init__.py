@@ -2,5 +2,8 @@
 
 from __future__ import annotations
 
-TASKS: dict[str, str] = {"classification": "guidebook.tasks.classification:Classification"}
+TASKS: dict[str, str] = {
+    "classification": "guidebook.tasks.classification:Classification",
+    "token_classification": "guidebook.tasks.token_classification:TokenClassification",
+}
 """Name in a recipe -> "module:class" of its settings (a frozen dataclass that fulfils `contract.Task`)."""

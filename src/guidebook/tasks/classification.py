@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-from guidebook.errors import InputError, nearest
+from guidebook.tasks.settings import HeadKind, check_choice, check_settings
 
 if TYPE_CHECKING:
     from guidebook.tasks.heads import Head
 
 Pooling = Literal["auto", "cls", "mean", "last"]
-HeadKind = Literal["linear", "two_layer"]
 
 
 @dataclass(frozen=True)
@@ -40,29 +39,12 @@ class Classification:
     dev: float = 0.2
     """Share of the source rows held out of training, by label, to measure source accuracy; 0: none."""
 
-    def __post_init__(self) -> None:
-        for name, value, known in (
-            ("kind", self.kind, ("classification",)),
-            ("pooling", self.pooling, get_args(Pooling)),
-            ("head", self.head, get_args(HeadKind)),
-        ):
-            if value not in known:
-                raise InputError(f"task.{name} is {value!r}, expected one of {list(known)}.{nearest(value, known)}")
-        if self.labels is not None:
-            self._check_labels(self.labels)
-        if self.max_length < 4:
-            raise InputError(f"task.max_length is {self.max_length}, expected at least 4 tokens. 128 is the default.")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"task.dropout is {self.dropout}, expected 0 <= dropout < 1. 0.1 is the default.")
-        if not 0 <= self.dev < 1:
-            raise InputError(f"task.dev is {self.dev}, expected 0 <= dev < 1. 0.2 is the default.")
+    words: ClassVar[bool] = False
+    """Labels belong to whole rows."""
 
-    @staticmethod
-    def _check_labels(labels: tuple[str, ...]) -> None:
-        if isinstance(labels, str):
-            raise InputError(f"task.labels is the text {labels!r}, expected a list: [negative, positive].")
-        if len(labels) < 2 or len(set(labels)) != len(labels):
-            raise InputError(f"task.labels is {list(labels)}, expected two or more different names. Name each once.")
+    def __post_init__(self) -> None:
+        check_choice("pooling", self.pooling, get_args(Pooling))
+        check_settings(self, "classification")
 
     def pooling_on(self, default: str) -> str:
         """How hidden states become one row: `pooling`, or `default` (the placement's choice) where it is "auto"."""

@@ -16,6 +16,10 @@ class Task(Protocol):
         """Name under which the task stands in `TASKS` and in a recipe."""
 
     @property
+    def words(self) -> bool:
+        """True if labels belong to words, False if to whole rows."""
+
+    @property
     def max_length(self) -> int:
         """Tokens a row keeps, special tokens included."""
 

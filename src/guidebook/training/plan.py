@@ -197,14 +197,15 @@ class StagePlan(Dataset[dict[str, Any]]):
             places = goals = torch.zeros(0, dtype=torch.long)
             if views[key].how == "masked":
                 view_ids, places, goals = self._predicted(view_ids, mask, views[key], step)
-            items[key] = {"positions": len(goals) / self.parts, "rows": len(rows) / self.parts, "batches": 1}
+            known = torch.from_numpy(stream.labels_of(rows, width))
+            counts = {"positions": len(goals), "labels": int((known >= 0).sum()), "rows": len(rows)}
+            items[key] = {name: count / self.parts for name, count in counts.items()} | {"batches": 1}
             inside = (places >= kept.start * width) & (places < kept.stop * width)
             positions.append(places[inside] - kept.start * width + row_count * width)
             targets.append(goals[inside])
             ids.append(view_ids[kept])
             masks.append(mask[kept])
-            known = stream.labels
-            labels.append(torch.from_numpy(known[rows[kept]]) if known is not None else torch.full((len(ids[-1]),), -1))
+            labels.append(known[kept])
             owner.append(torch.from_numpy(stream.owner[rows[kept]].astype(np.int64)))
             row_spans[key] = (row_count, row_count + len(ids[-1]))
             pick_spans[key] = (pick_count, pick_count + len(targets[-1]))
@@ -213,7 +214,7 @@ class StagePlan(Dataset[dict[str, Any]]):
             "inputs": inputs_of(torch.cat(ids), torch.cat(masks), self._feed),
             "positions": torch.cat(positions),
             "targets": torch.cat(targets),
-            "labels": torch.cat(labels),
+            "labels": _stacked(labels, width),
             "owner": torch.cat(owner),
             "rows": row_spans,
             "picks": pick_spans,
@@ -226,6 +227,13 @@ class StagePlan(Dataset[dict[str, Any]]):
             return (ids, *next_tokens(ids, mask, first=0))
         generator = torch.Generator().manual_seed(seed_for(self._seed, "masks", read.key, step))
         return mask_tokens(ids, mask, self._feed.specials, rate=self._train.fuse.mask_rate, generator=generator)
+
+
+def _stacked(labels: list[Tensor], width: int) -> Tensor:
+    """Return the labels of all views, one after the other: (B,), or (B, T) if those of any view are per token."""
+    if all(part.dim() == 1 for part in labels):
+        return torch.cat(labels)
+    return torch.cat([part if part.dim() == 2 else torch.full((len(part), width), -1) for part in labels])
 
 
 def _streams(reads: Iterable[Reads]) -> dict[str, Stream]:

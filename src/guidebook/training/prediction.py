@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from guidebook.adapters.host import Host
 from guidebook.data.streams import Stream
 from guidebook.data.tokens import Tokens, read_specials, tokenise, windows
+from guidebook.data.words import word_rows
 from guidebook.errors import InputError
 from guidebook.tasks.heads import pool
 from guidebook.training.listener import Listener
@@ -35,6 +36,13 @@ class Rows:
     """One item per window."""
     owner: np.ndarray
     """(W,) index of the text that a window belongs to."""
+    places: np.ndarray | None = None
+    """(K, 2) window and position of every word, for tasks that label words; then predictions are per word."""
+
+    @property
+    def items(self) -> int:
+        """Number of predictions: one per text, or per word."""
+        return len(self.texts) if self.places is None else len(self.places)
 
     @property
     def fingerprint(self) -> str:
@@ -42,7 +50,9 @@ class Rows:
         return xxhash.xxh3_128_hexdigest(self.tokens.fingerprint.encode() + self.owner.astype(np.int64).tobytes())
 
     def joined(self) -> list[str]:
-        """Return every text with its pair behind it."""
+        """Return every text with its pair behind it; of a task on words, every word with its neighbours."""
+        if self.places is not None:
+            return [shown for text in self.texts for shown in _in_context(text.split(" "))]
         if self.text_pairs is None:
             return list(self.texts)
         return [f"{text}\n{pair}" for text, pair in zip(self.texts, self.text_pairs, strict=True)]
@@ -69,6 +79,19 @@ def make_rows(
     if len(empty := np.flatnonzero(pieces.lengths == 0)):
         raise InputError(f"text {int(owner[empty[0]]) + 1} is empty and this base has no special tokens. Leave it out.")
     return Rows(texts, text_pairs, pieces, owner)
+
+
+def make_word_rows(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Rows:
+    """Return texts of words in windows that cover every token once; predictions of such rows are per word."""
+    made = word_rows(texts, tokenizer, max_length, read_specials(tokenizer))
+    return Rows(texts, None, made.tokens, made.owner, made.places)
+
+
+def _in_context(words: Sequence[str]) -> list[str]:
+    framed = ["", *words, ""]
+    return [
+        f"{word} before_{left} after_{right}" for left, word, right in zip(framed[:-2], words, framed[2:], strict=True)
+    ]
 
 
 def _hidden(
@@ -119,7 +142,7 @@ def predict_probabilities(
         found.append((chosen, probabilities.cpu().numpy().astype(np.float64)))
     if listener is not None:
         listener.finish("predict")
-    return _averaged(_in_order(found, len(rows.tokens)), rows)
+    return _of_rows(found, rows)
 
 
 @torch.no_grad()
@@ -127,10 +150,27 @@ def pooled_rows(host: Host, rows: Rows, pooling: str, dtype: str = "auto") -> np
     """Return pooled hidden rows (N, H) of the host's active adapters."""
     host.model.eval()
     found = [
-        (chosen, pool(hidden, mask, pooling).float().cpu().numpy().astype(np.float64))
+        (
+            chosen,
+            (hidden if pooling == "tokens" else pool(hidden, mask, pooling)).float().cpu().numpy().astype(np.float64),
+        )
         for chosen, hidden, mask in _hidden(host, rows, dtype, None)
     ]
-    return _averaged(_in_order(found, len(rows.tokens)), rows)
+    return _of_rows(found, rows)
+
+
+def _of_rows(found: list[tuple[np.ndarray, np.ndarray]], rows: Rows) -> np.ndarray:
+    """Return values per text (N, D), or per word (K, D), from those of windows (B, D), or of tokens (B, T, D)."""
+    if rows.places is None:
+        return _averaged(_in_order(found, len(rows.tokens)), rows)
+    values = np.zeros((len(rows.places), found[0][1].shape[2]))
+    order = np.argsort(rows.places[:, 0], kind="stable")
+    bounds = np.searchsorted(rows.places[order, 0], np.arange(len(rows.tokens) + 1))
+    for chosen, part in found:
+        for place, window in enumerate(chosen):
+            words = order[bounds[window] : bounds[window + 1]]
+            values[words] = part[place, rows.places[words, 1]]
+    return values
 
 
 def _in_order(found: list[tuple[np.ndarray, np.ndarray]], count: int) -> np.ndarray:

@@ -13,11 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from guidebook.data.batches import mixture_ratios
 from guidebook.data.corpus import Corpus, documents, labels_of
-from guidebook.data.domains import Population
+from guidebook.data.domains import Population, select_rows
 from guidebook.data.streams import Stream, concatenate, seed_for, stack_streams
+from guidebook.data.tags import flat
 from guidebook.data.tokens import Specials, Tokens, chunk, encode, read_specials, require_mask, tokenise
+from guidebook.data.words import word_rows
 from guidebook.errors import InputError
-from guidebook.training.prediction import Rows, make_rows
+from guidebook.training.prediction import Rows, make_rows, make_word_rows
 
 
 class Predictor(Protocol):
@@ -44,6 +46,7 @@ class Material:
         length: int,
         task_length: int,
         causal: bool,
+        words: bool = False,
         cache: Path | None = None,
     ) -> None:
         self.corpus = corpus
@@ -51,6 +54,7 @@ class Material:
         self.length = length
         self.task_length = task_length
         self.causal = causal
+        self.words = words
         self._cache = cache
         self._texts: dict[str, Stream] = {}
         self._rows: dict[str, Rows] = {}
@@ -67,6 +71,8 @@ class Material:
 
     def labelled(self, name: str, populations: Sequence[Population], labels: np.ndarray) -> Stream:
         """Return rows of whole populations with labels as a stream, truncated to the task's length."""
+        if self.words:
+            return self._tagged(name, populations, labels)
         parts = []
         for population in populations:
             tokens, second = self.plain_tokens(population), self.plain_pairs(population)
@@ -76,6 +82,17 @@ class Material:
         return Stream(
             name, tokens, owner, tuple(p.name for p in populations), np.full(len(parts), 1 / len(parts)), labels
         )
+
+    def _tagged(self, name: str, populations: Sequence[Population], tags: np.ndarray) -> Stream:
+        """Return windows of words with the tags (W,) at each word's first token; no tags: without labels."""
+        parts = [word_rows(p.texts, self.tokenizer, self.task_length, self.specials) for p in populations]
+        owner = np.concatenate([np.full(len(part.tokens), index) for index, part in enumerate(parts)])
+        labels = None
+        if len(tags):
+            ends = np.cumsum([len(part.places) for part in parts])[:-1]
+            labels = np.concatenate([p.per_token(t) for p, t in zip(parts, np.split(tags, ends), strict=True)])
+        tokens, names = concatenate([part.tokens for part in parts]), tuple(p.name for p in populations)
+        return Stream(name, tokens, owner, names, np.full(len(parts), 1 / len(parts)), labels, per_token=True)
 
     def text(self, populations: Sequence[Population], mixture: str | Mapping[str, float]) -> Stream:
         """Return the documents of populations in pieces, mixed by token ratio."""
@@ -102,8 +119,12 @@ class Material:
     def rows(self, population: Population) -> Rows:
         """Return a population's texts ready to be predicted."""
         if population.fingerprint not in self._rows:
-            made = make_rows(
-                population.texts, population.text_pairs, self.tokenizer, self.task_length, cache=self._cache
+            made = (
+                make_word_rows(population.texts, self.tokenizer, self.task_length)
+                if self.words
+                else make_rows(
+                    population.texts, population.text_pairs, self.tokenizer, self.task_length, cache=self._cache
+                )
             )
             self._rows[population.fingerprint] = made
         return self._rows[population.fingerprint]
@@ -177,14 +198,14 @@ class Run:
         return len(self._corpus.labels.names)
 
     def predicted(self) -> np.ndarray:
-        """Return probabilities (N, C) of the last stage's model on the target's pool, in its order.
+        """Return probabilities (N, C) of the last stage's model on the target's pool, in its order; of words (W, C).
 
         In a run that is only planned, every row is sure of a class, the classes in turn.
         """
+        rows = self._material.rows(self._target)
         if self._predictor is None:
-            turns = np.arange(len(self._target.texts)) % self.classes
-            return np.eye(self.classes)[turns]
-        return self._predictor.latest(self._material.rows(self._target))
+            return np.eye(self.classes)[np.arange(rows.items) % self.classes]
+        return self._predictor.latest(rows)
 
     def predicted_source(self) -> tuple[np.ndarray, np.ndarray]:
         """Return probabilities (N, C) of the last stage's model on source rows and their class ids (N,).
@@ -199,7 +220,14 @@ class Run:
         return np.concatenate(parts), labels
 
     def pseudo_labelled(self, name: str, rows: np.ndarray, labels: np.ndarray) -> Stream:
-        """Return rows (n,) of the target's pool as a stream with the class ids (n,) that a method gave them."""
+        """Return rows (n,) of the target's pool as a stream with the class ids (n,) that a method gave them.
+
+        Where words are labelled, `rows` are ids of words, and the stream holds all rows with these words labelled.
+        """
+        if self._material.words:
+            tags = np.full(self._material.rows(self._target).items, -1, dtype=np.int64)
+            tags[rows] = labels
+            return self._material.labelled(name, (self._target,), tags)
         pool = self.pool("target")
         return Stream(
             name, pool.tokens.take(rows), pool.owner[rows], pool.domains, pool.ratios, labels.astype(np.int64)
@@ -263,8 +291,10 @@ class Run:
             raise InputError(f"{population.path}: target_oracle reads the target's labels, and there are none.")
         labels = self._corpus.labels.encode(population.hidden.reveal("oracle"))
         part = np.random.default_rng(seed_for(self._seed, "folds")).permutation(len(labels)) % folds
-        outside = np.flatnonzero((part != fold) & (labels >= 0))
-        every = self._material.labelled(f"target without fold {fold}", (population,), labels)
-        tokens = every.tokens.take(outside)
-        stream = Stream(every.name, tokens, every.owner[outside], every.domains, every.ratios, labels[outside])
-        return stream, np.flatnonzero(part == fold)
+        words = labels.dtype == object
+        known = np.array([len(row) > 0 for row in labels]) if words else labels >= 0
+        outside = np.flatnonzero((part != fold) & known)
+        rest = select_rows(population, outside)
+        stream = self._material.labelled(f"target without fold {fold}", (rest,), flat(labels[outside]))
+        inside = np.repeat(part == fold, [len(row) for row in labels]) if words else part == fold
+        return stream, np.flatnonzero(inside)

@@ -1,0 +1,103 @@
+"""Words, their tags and their tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from guidebook.data.domains import Domain, load_sources, load_target
+from guidebook.data.tags import TagSet, flat, words_of
+from guidebook.data.tokens import read_specials, tokenise
+from guidebook.data.words import first_tokens, word_rows
+from guidebook.errors import InputError
+from tiny import TEXTS, build_tokenizer
+
+FAMILIES = ("bert", "roberta", "gpt2")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("length", [6, 9, 64])
+def test_every_word_is_read_at_its_first_token_in_one_window(family: str, length: int) -> None:
+    tokenizer = build_tokenizer(family)
+    specials = read_specials(tokenizer)
+    made = word_rows(TEXTS, tokenizer, length, specials)
+    assert made.tokens.lengths.max() <= length
+    plain = tokenise(TEXTS, tokenizer)
+    framed = slice(len(specials.before), None if not specials.after else -len(specials.after))
+    for row, text in enumerate(TEXTS):  # windows cover the text once, in order
+        pieces = [made.tokens[int(window)][framed] for window in np.flatnonzero(made.owner == row)]
+        assert np.concatenate(pieces).tolist() == plain[row].tolist()
+        words = text.split(" ")
+        places = made.places[made.words[row] : made.words[row + 1]]
+        assert len(places) == len(words)
+        for index, (word, (window, position)) in enumerate(zip(words, places, strict=True)):
+            alone = tokenizer(word if index == 0 or family != "gpt2" else f" {word}", add_special_tokens=False)
+            assert made.tokens[int(window)][position] == alone["input_ids"][0]
+            assert made.owner[window] == row
+
+
+def test_first_tokens_against_a_slow_loop() -> None:
+    text, spans = "ab c defg", [(0, 1), (1, 2), (2, 4), (5, 7), (7, 9)]
+    slow = []
+    start = 0
+    for word in text.split(" "):
+        inside = [i for i, (_, stop) in enumerate(spans) if start < stop <= start + len(word)]
+        slow.append(inside[0])
+        start += len(word) + 1
+    assert first_tokens(text, spans).tolist() == slow == [0, 2, 3]
+    assert first_tokens("a b c", [(0, 1), (4, 5)]).tolist() == [0, 1, 1]  # nothing is left of b
+
+
+def test_tags_stand_at_the_first_tokens() -> None:
+    tokenizer = build_tokenizer("bert")
+    made = word_rows(TEXTS, tokenizer, 8, read_specials(tokenizer))
+    tags = np.arange(len(made.places))
+    spread = made.per_token(tags)
+    assert sorted(spread[spread >= 0].tolist()) == tags.tolist()
+    for tag, (window, position) in zip(tags, made.places, strict=True):
+        assert spread[made.tokens.offsets[window] + position] == tag
+
+
+def test_files_of_lists_and_of_texts_are_one(tmp_path: Path) -> None:
+    rows = [(["Anna", "reads", "here"], ["B-person", "O", "O"]), (["Rome", "burns"], ["B-place", "O"])]
+    lists, texts = tmp_path / "lists.jsonl", tmp_path / "texts.jsonl"
+    lists.write_text("".join(json.dumps({"tokens": w, "tags": t, "tags4": t}) + "\n" for w, t in rows))
+    texts.write_text("".join(json.dumps({"text": " ".join(w), "tags": " ".join(t)}) + "\n" for w, t in rows))
+    found = [load_sources([Domain("d", path=str(path))], words=True) for path in (lists, texts)]
+    memory = load_sources([Domain("d", [w for w, _ in rows], labels=[t for _, t in rows])], words=True)
+    for populations, tags in (*found, memory):
+        assert populations[0].texts == ["Anna reads here", "Rome burns"]
+        assert tags.names == ("O", "B-person", "B-place")
+        assert flat(populations[0].labels).tolist() == [1, 0, 0, 2, 0]
+    assert load_target(Domain("d", path=str(lists)), words=True).texts == ["Anna reads here", "Rome burns"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"tokens": ["a", "b"], "tags": ["O"]}, "line 2: 1 tags for 2 words"),
+        ({"tokens": ["a b"], "tags": ["O"]}, "'a b' is not a word"),
+        ({"tokens": ["a"], "tags": 3}, "3 is not a list"),
+    ],
+)
+def test_wrong_rows_are_named(row: dict[str, object], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "d.jsonl"
+    path.write_text(json.dumps({"tokens": ["x", "y"], "tags": ["O", "B-z"]}) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(InputError, match=message):
+        load_sources([Domain("d", path=str(path))], words=True)
+
+
+def test_tag_sets() -> None:
+    tags = TagSet.from_raw([["O", "B-b", "I-b"], "B-a O"], None, "x")
+    assert tags.names == ("O", "B-a", "B-b", "I-b")
+    assert tags.encode(["B-a B-c", None]).tolist() == [(1, -1), ()]
+    assert tags.unknown(["B-a B-c", ["B-c"]]) == {"B-c": 2}
+    with pytest.raises(InputError, match="at least two"):
+        TagSet.from_raw([["O", "O"]], None, "x")
+    with pytest.raises(InputError, match="line 7: tag 'B-c' is not one of"):
+        TagSet.from_raw([["O", "B-c"]], ["O", "B-b"], "x", lines=[7])
+    with pytest.raises(InputError, match="not a word"):
+        words_of(["a", ""])

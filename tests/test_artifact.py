@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 
 import guidebook as gb
 import guidebook.training.engine as engine_module
-from guidebook import artifact
+from guidebook import writing
 from guidebook.adaptation import adapt, evaluate
 from guidebook.adapters.host import Host
-from guidebook.artifact import check_out, load, write_guidebook
+from guidebook.artifact import load
+from guidebook.writing import check_out, write_guidebook
 from tiny import TEXTS, domains, tiny_recipe
 
 
@@ -271,7 +272,7 @@ def test_a_failure_while_writing_leaves_the_old_guidebook_whole(
     def fail(*arguments: Any, **settings: Any) -> None:
         raise OSError("torn")
 
-    monkeypatch.setattr(artifact, moment, fail)
+    monkeypatch.setattr(writing, moment, fail)
     with pytest.raises(OSError, match="torn"):
         write_guidebook(place, dict(books("all").meta), [])
     assert {path.name: path.stat().st_mtime_ns for path in place.rglob("*")} == before

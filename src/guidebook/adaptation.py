@@ -16,7 +16,7 @@ import numpy as np
 
 from guidebook.account import account, scores
 from guidebook.adapters.host import Host
-from guidebook.artifact import Guidebook, check_out, load, write_guidebook
+from guidebook.artifact import Guidebook, load
 from guidebook.data.corpus import read_corpus
 from guidebook.data.domains import Domain, LabelSet, Population, load_target
 from guidebook.data.tags import TagSet, flat
@@ -29,6 +29,7 @@ from guidebook.training.prediction import Rows
 from guidebook.training.run import Material, Run
 from guidebook.training.store import Store, default_root, full_disk_explained, key_of
 from guidebook.training.trainer import check_arguments
+from guidebook.writing import check_out, write_guidebook
 
 BASELINES = ("tfidf", "linear_probe", "source_only")
 

@@ -60,6 +60,7 @@ class FakeBook:
         self.path = path
         self.meta = {**META, **(meta or {})}
         self.labels = ("negative", "positive")
+        self.words = False
         self.asked: list[Any] = []
 
     def predict_proba(self, texts, text_pairs=None, domain="auto"):

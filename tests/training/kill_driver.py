@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from guidebook import artifact
+from guidebook import writing
 from guidebook.adaptation import adapt
 from guidebook.adapters import storage
 from guidebook.training import engine, store, trainer
@@ -86,20 +86,20 @@ def half(owner: Any, name: str, place: Callable[..., Any]) -> None:
 def install() -> None:
     """Put the moments in place, in this child only."""
     half(torch, "save", lambda value, path, *rest: path)
-    for module in (trainer, storage, engine, artifact):
+    for module in (trainer, storage, engine, writing):
         half(module, "save_file", lambda tensors, path, *rest: path)
     around(trainer.StageTrainer, "training_step")
     around(trainer.StageTrainer, "_save_checkpoint")
     around(trainer, "complete_checkpoint")
     around(trainer, "fsync_folder")
     around(store, "fsync_folder")
-    around(artifact, "fsync_folder")
+    around(writing, "fsync_folder")
     around(engine.Engine, "train_or_reuse")
     around(engine.Engine, "predict")
     around(store.Store, "put")
     around(Path, "rename")
     around(shutil, "rmtree")
-    around(artifact, "write_card")
+    around(writing, "write_card")
 
 
 def run(base: str, folder: Path, at: int | None) -> tuple[int, list[str]]:

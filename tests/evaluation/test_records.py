@@ -119,7 +119,7 @@ def test_machine_is_json_and_names_no_host() -> None:
 def test_bf16_is_read_from_the_cpu_flags(monkeypatch: pytest.MonkeyPatch, content: str, expected: bool) -> None:
     fields = dict(line.split(":", 1) for line in content.splitlines())
     fields = {key.strip(): value.strip() for key, value in fields.items()}
-    monkeypatch.setattr(records, "_cpu_field", lambda name: fields.get(name, ""))
+    monkeypatch.setattr(records, "cpu_field", lambda name: fields.get(name, ""))
     assert records.cpu_has_bf16() is expected
 
 

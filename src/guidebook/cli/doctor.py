@@ -63,7 +63,7 @@ def cores() -> int:
 
 
 def accelerators() -> dict[str, str]:
-    """Return torch's threads, the GPU and whether bf16 is done in hardware; what does not import says why."""
+    """Return torch's threads, the GPU and which format trains faster; what does not import says why."""
     try:
         import torch
 
@@ -71,12 +71,24 @@ def accelerators() -> dict[str, str]:
     except ImportError as error:
         return {"threads": f"torch or transformers does not import: {error}"}
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-    fast = bf16_is_fast()
+    chosen = "bfloat16" if bf16_is_fast() else "float32"
     return {
         "threads": str(torch.get_num_threads()),
         "gpu": gpu,
-        "bf16": "in hardware: train.dtype auto is bfloat16" if fast else "not in hardware: train.dtype auto is float32",
+        "bf16": f"{bf16_state(torch.cuda.is_available())}: train.dtype auto is {chosen}",
     }
+
+
+def bf16_state(gpu: bool) -> str:
+    """Return what is known of bf16 on the device that trains: the rates of the processor's race, if there was one."""
+    from guidebook.training.precision import rates
+
+    if gpu:
+        return "as the GPU supports it"
+    found = rates()
+    if found is None:
+        return "not in hardware"
+    return f"one thread multiplies {found.bfloat16:,.0f} GFLOP/s in bf16, {found.float32:,.0f} in float32"
 
 
 def extras() -> dict[str, str]:

@@ -63,14 +63,14 @@ def machine() -> dict[str, Any]:
     """What a run ran on: cpu, cores, memory_gb, torch_threads, bf16, gpu, gpu_memory_gb, system. No host name.
 
     `bf16` says whether the device that trains multiplies bf16 matrices in hardware: a CPU needs AVX512-BF16, AMX or its
-    Arm counterpart, elsewhere bf16 is emulated and slower than fp32. Imports torch.
+    Arm counterpart, elsewhere bf16 is emulated. It does not say that bf16 is the faster format. Imports torch.
     """
     import torch
 
     has_gpu = torch.cuda.is_available()
     properties = torch.cuda.get_device_properties(0) if has_gpu else None
     return {
-        "cpu": _cpu_field("model name") or platform.processor() or platform.machine(),
+        "cpu": cpu_field("model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gb": _memory_gb(),
         "torch_threads": torch.get_num_threads(),
@@ -83,8 +83,18 @@ def machine() -> dict[str, Any]:
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 matrices in hardware; False where the system does not say."""
-    flags = (_cpu_field("flags") or _cpu_field("Features")).split()
+    flags = (cpu_field("flags") or cpu_field("Features")).split()
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
+
+
+def cpu_field(name: str) -> str:
+    """Return what /proc/cpuinfo says of the first processor under a name; "" where nothing does."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            if key.strip() == name:
+                return value.strip()
+    return ""
 
 
 def versions() -> dict[str, str]:
@@ -151,15 +161,6 @@ def _parsed(line: bytes, place: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"{place}: found {type(record).__name__}, expected a JSON object. Remove the line.")
     return record
-
-
-def _cpu_field(name: str) -> str:
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            key, _, value = line.partition(":")
-            if key.strip() == name:
-                return value.strip()
-    return ""
 
 
 def _memory_gb() -> float | None:

@@ -61,7 +61,7 @@ class Training:
     micro_batches: int = 1
     """Split every step into so many parts to save memory; the gradient is the same."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto: bf16 autocast where the hardware has it, else float32. Or float32, bfloat16."""
+    """auto: bf16 autocast where this machine multiplies it faster, else float32. Or float32, bfloat16."""
     base_dropout: bool = False
     """Keep the frozen base's own dropout on while training. The kind `full` always keeps it."""
     checkpoint_seconds: float = 60.0

@@ -17,10 +17,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from guidebook.errors import InputError, RunError, nearest
-from guidebook.evaluation.records import cpu_has_bf16
 from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
+from guidebook.training.precision import rates
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
 from guidebook.training.store import COMPLETE, complete_checkpoint, fsync_folder
 
@@ -28,13 +28,11 @@ WEIGHTS = "trainable.safetensors"
 
 
 def bf16_is_fast() -> bool:
-    """Return whether this machine multiplies bf16 matrices in hardware.
-
-    Without the units (AVX512-BF16 or AMX on a CPU) bf16 is emulated and a hundred times slower than float32.
-    """
+    """Return whether training is faster in bf16: a GPU that has units for it, a processor on which it won a race."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return cpu_has_bf16()
+    found = rates()
+    return found is not None and found.bf16_is_faster
 
 
 def chosen_dtype(dtype: str) -> str:

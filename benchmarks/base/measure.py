@@ -1,9 +1,16 @@
-"""What a base knows before anything is trained inside it: linear probes on Amazon reviews, beside tf-idf.
+"""What a base is worth: in-domain accuracy and transfer on Amazon reviews and MNLI genres, beside tf-idf.
 
-In-domain accuracy on each domain's 300 dev rows and transfer to the other three domains, from the source's 1,700
-labels. Records say what the base had seen.
+For every source and method one model, learned from the source's labels alone and scored on the source's own dev rows
+and on the test rows of every other domain; the difference is the gap that adaptation has to close.
 
-    python benchmarks/base/measure.py --data amazon_reviews.jsonl.xz --base mini
+    tfidf          words and word pairs, no base
+    linear_probe   the base as it is
+    houlsby        adapters in the frozen base
+    full           every weight
+
+Killed anywhere, the same command goes on. Records say what the base had seen.
+
+    python benchmarks/base/measure.py --base mini --amazon amazon_reviews.jsonl.xz --mnli mnli_genres.jsonl.xz
 """
 
 from __future__ import annotations
@@ -11,76 +18,142 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import time
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from guidebook.account import scores
 from guidebook.adaptation import follow, prepare
+from guidebook.adapters.host import Host
 from guidebook.data.corpus import labels_of
 from guidebook.data.domains import Domain
-from guidebook.evaluation.records import append_record, machine, versions
+from guidebook.evaluation.records import append_record, machine, read_records, versions
 from guidebook.recipe import Recipe
 from guidebook.training.listener import Listener
 
-DOMAINS = ("books", "dvd", "electronics", "kitchen")
+METHODS: dict[str, dict[str, Any]] = {
+    "tfidf": {"method": "tfidf"},
+    "linear_probe": {"method": "linear_probe"},
+    "houlsby": {"method": "source_only", "adapter": {"kind": "houlsby", "reduction": 4}, "rate": 1e-3},
+    "full": {"method": "source_only", "adapter": {"kind": "full"}, "rate": 1e-4},
+}
 
 
-def read_labelled(path: Path) -> dict[tuple[str, str], dict[str, list[Any]]]:
-    """Return (domain, split) -> {"texts", "labels"} of the labelled rows."""
-    found: dict[tuple[str, str], dict[str, list[Any]]] = defaultdict(lambda: {"texts": [], "labels": []})
+@dataclass(frozen=True)
+class Data:
+    """One set of domains: (domain, split) -> columns."""
+
+    name: str
+    domains: tuple[str, ...]
+    tests: tuple[str, ...]
+    """Splits that make a target's test rows."""
+    rows: dict[tuple[str, str], dict[str, list[Any]]]
+
+    def of(self, domain: str, *splits: str) -> dict[str, Any]:
+        """Return the texts, pairs and labels of some splits of a domain."""
+        found: dict[str, list[Any]] = defaultdict(list)
+        for split in splits:
+            for column, values in self.rows[domain, split].items():
+                found[column] += values
+        return dict(found)
+
+
+def read(name: str, path: Path) -> Data:
+    """Return the labelled rows of `amazon_reviews` or `mnli_genres`."""
+    rows: dict[tuple[str, str], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     with lzma.open(path, "rt", encoding="utf8") as lines:
         for line in lines:
             row = json.loads(line)
-            if row["split"] in ("train", "dev"):
-                found[row["domain"], row["split"]]["texts"].append(row["text"])
-                found[row["domain"], row["split"]]["labels"].append(row["label"])
-    return found
+            if row["split"] == "unlabeled":
+                continue
+            columns = rows[row["domain"], row["split"]]
+            columns["texts"].append(row.get("text", row.get("premise")))
+            if "hypothesis" in row:
+                columns["text_pairs"].append(row["hypothesis"])
+            columns["labels"].append(str(row["label"]))
+    domains = tuple(sorted({domain for domain, _ in rows}))
+    tests = ("test",) if (domains[0], "test") in rows else ("train", "dev")
+    return Data(name, domains, tests, rows)
+
+
+def recipe_for(options: argparse.Namespace, data: Data, source: str, method: str) -> Recipe:
+    """Return the recipe of one model."""
+    settings = METHODS[method]
+    return Recipe(
+        base=options.base,
+        base_saw=options.saw,
+        source=Domain(source, **data.of(source, "train"), test=Domain(f"{source}-dev", **data.of(source, "dev"))),
+        targets=[Domain(name, **data.of(name, *data.tests)) for name in data.domains if name != source],
+        method=settings["method"],
+        adapter=settings.get("adapter", "houlsby"),
+        train={"task": {"epochs": options.epochs, "rows_per_batch": 16, "learning_rate": settings.get("rate", 1e-3)}},
+    )
+
+
+def measure(options: argparse.Namespace, data: Data, source: str, method: str) -> Iterator[dict[str, Any]]:
+    """Yield one record for the source's dev rows and one for every other domain."""
+    began = time.monotonic()
+    recipe = recipe_for(options, data, source, method)
+    material, engine = prepare(recipe, Listener())
+    corpus = material.corpus
+    found = []
+    for target in corpus.targets:
+        outcome = follow(METHODS[method]["method"], recipe.method, target, material, engine)
+        if not found:
+            found.append((source, outcome.predictions["source"], labels_of(corpus.dev)))
+        assert target.hidden is not None
+        gold = corpus.labels.encode(target.hidden.reveal("final evaluation"))
+        found.append((target.name, outcome.predictions["target"], gold))
+    for name, probabilities, gold in found:
+        brief = scores(probabilities, gold, corpus.labels.names)
+        yield {
+            "data": data.name,
+            "base": options.base,
+            "base_fingerprint": engine.host.fingerprint,
+            "base_saw": list(recipe.base_saw),
+            "method": method,
+            "source": source,
+            "target": name,
+            "rows": len(gold),
+            **{key: brief[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")},
+            "recipe": {key: value for key, value in recipe.resolved().items() if key in ("adapter", "method", "train")},
+            "seconds": round(time.monotonic() - began, 1),
+            "machine": machine(),
+            "versions": versions(),
+        }
 
 
 def main() -> None:
-    """Probe every source and append one record per source, target and method."""
+    """Measure what has no record yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--amazon", type=Path)
+    parser.add_argument("--mnli", type=Path)
     parser.add_argument("--base", default="mini")
     parser.add_argument("--saw", nargs="*", help="what the base had seen, if it is not a packaged one")
+    parser.add_argument("--methods", nargs="*", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--epochs", type=float, default=5)
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--records", type=Path, default=Path(__file__).parent / "records.jsonl")
     options = parser.parse_args()
-    reviews = read_labelled(options.data)
-    for source in DOMAINS:
-        tests = [Domain(name, **reviews[name, "train"]) for name in DOMAINS if name != source]
-        recipe = Recipe(
-            base=options.base,
-            base_saw=options.saw,
-            source=Domain(source, **reviews[source, "train"], test=Domain(f"{source}-dev", **reviews[source, "dev"])),
-            targets=tests,
-        )
-        material, engine = prepare(recipe, Listener())
-        corpus = material.corpus
-        for method in ("tfidf", "linear_probe"):
-            for target in corpus.targets:
-                outcome = follow(method, recipe.replace(method=method).method, target, material, engine)
-                assert target.hidden is not None
-                gold = corpus.labels.encode(target.hidden.reveal("final evaluation"))
-                pairs = [(target.name, outcome.predictions["target"], gold)]
-                if target is corpus.targets[0]:
-                    pairs.append((source, outcome.predictions["source"], labels_of(corpus.dev)))
-                for name, found, labels in pairs:
-                    brief = scores(found, labels, corpus.labels.names)
-                    record = {
-                        "base": options.base if method != "tfidf" else None,
-                        "base_fingerprint": engine.host.fingerprint if method != "tfidf" else None,
-                        "base_saw": list(recipe.base_saw),
-                        "method": method,
-                        "source": source,
-                        "target": name,
-                        "rows": len(labels),
-                        **{key: brief[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")},
-                        "machine": machine(),
-                        "versions": versions(),
-                    }
+    torch.set_num_threads(options.threads)
+    fingerprint = Host.load(options.base).fingerprint
+    places = {"amazon": options.amazon, "mnli": options.mnli}
+    for data in (read(name, path) for name, path in places.items() if path is not None):
+        for method in options.methods:
+            for source in data.domains:
+                records = read_records(options.records) if options.records.exists() else []
+                wanted = {"data": data.name, "method": method, "source": source, "base_fingerprint": fingerprint}
+                if any(all(record[key] == value for key, value in wanted.items()) for record in records):
+                    continue
+                for record in list(measure(options, data, source, method)):
                     append_record(options.records, record)
-                    print(f"{method} {source} -> {name}: {record['accuracy']:.3f}", flush=True)
+                    line = f"{data.name} {method} {source} -> {record['target']}: {record['accuracy']:.3f}"
+                    print(line, f"({record['seconds']:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

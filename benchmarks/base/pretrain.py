@@ -230,6 +230,12 @@ def write_blocks(texts: Iterator[str], tokenizer: PreTrainedTokenizerFast, setti
     temporary.replace(out)
 
 
+def tokens_per_byte(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> float:
+    """Return how many tokens stand for one byte of UTF-8."""
+    count = sum(len(row.ids) for row in tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False))
+    return count / sum(len(text.encode()) for text in texts)
+
+
 def prepare(corpus: list[Path], work: Path, setting: Setting) -> PreTrainedTokenizerFast:
     """Make tokenizer, training blocks and held-out blocks in `work` where they are missing."""
     if not (work / "tokenizer" / "tokenizer.json").exists():
@@ -239,12 +245,9 @@ def prepare(corpus: list[Path], work: Path, setting: Setting) -> PreTrainedToken
     if not (work / "train.npy").exists():
         total = sum(1 for _ in articles(corpus))
         held_out = min(HELD_OUT_ARTICLES, total // 10)
-        write_blocks(
-            (t for i, t in enumerate(articles(corpus)) if i >= total - held_out),
-            tokenizer,
-            setting,
-            work / "held_out.npy",
-        )
+        last = [text for i, text in enumerate(articles(corpus)) if i >= total - held_out]
+        write_blocks(iter(last), tokenizer, setting, work / "held_out.npy")
+        (work / "held_out.json").write_text(json.dumps({"tokens_per_byte": tokens_per_byte(last, tokenizer)}))
         write_blocks(
             (t for i, t in enumerate(articles(corpus)) if i < total - held_out), tokenizer, setting, work / "train.npy"
         )
@@ -495,11 +498,14 @@ def export(work: Path, setting: Setting, anneal: int, out: Path, device: str) ->
     counts = np.bincount(np.asarray(blocks).ravel(), minlength=len(tokenizer)).astype(np.float64)
     counts[: len(SPECIAL)] = 0
     shares = counts[counts > 0] / counts.sum()
+    loss = held_out_loss(model, setting, tokenizer, work)
+    per_byte = json.loads((work / "held_out.json").read_text())["tokens_per_byte"]
     facts = {
         "kind": setting.kind,
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": (step + count) * per_step,
-        "held_out_loss": held_out_loss(model, setting, tokenizer, work),
+        "held_out_loss": loss,
+        "held_out_bits_per_byte": loss / math.log(2) * per_byte,
         "unigram_entropy": float(-(shares * np.log(shares)).sum()),
         "corpus": "English Wikipedia articles (CC BY-SA 3.0)",
         "setting": setting.__dict__,
@@ -524,6 +530,7 @@ def card(facts: dict[str, Any]) -> str:
     architecture = (
         "GPT-J, a causal language model" if setting["kind"] == "mini-gptj" else "BERT, a masked language model"
     )
+    predicted = f" (of the {setting['mask_rate']:.0%} that are masked)" if setting["kind"] == "mini" else ""
     return f"""---
 license: cc-by-sa-3.0
 language: en
@@ -531,18 +538,24 @@ language: en
 # {setting["kind"]}
 
 The small base that comes with guidebook: {architecture}, {setting["layers"]} layers of width {setting["hidden"]},
-{facts["parameters"]:,} parameters, vocabulary {setting["vocabulary"]:,}, at most {setting["length"]} tokens. Made so
+{facts["parameters"]:,} parameters, vocabulary {setting["vocabulary"]:,}, rows of {setting["length"]} tokens. Made so
 that quickstart, tests and experiments work without a model hub, on a base that has not seen what it is tested on.
 
 | | |
 |---|---|
 | trained on | {facts["corpus"]}, and nothing else: no reviews, no labels |
 | tokens | {facts["tokens"]:,} |
-| loss on held-out articles | {facts["held_out_loss"]:.3f} nats per predicted token |
+| loss on held-out articles | {facts["held_out_loss"]:.3f} nats per predicted token{predicted} |
+| the same in bits per byte | {facts["held_out_bits_per_byte"]:.3f} |
 | unigram entropy of the corpus | {facts["unigram_entropy"]:.3f} nats per token |
 
-{start} It knows little: {facts["tokens"] / 1e6:.1f} million tokens are a thousandth of what public small encoders have
-read. Use it to try things and to compare methods, and a real base for real work.
+{start} It knows little: {facts["tokens"] / 1e6:.1f} million tokens are less than a hundredth of what public small
+encoders have read. Use it to try things and to compare methods, and a real base for real work.
+
+## What it is worth
+
+<!-- generated: measured -->
+<!-- end of generated: measured -->
 
 Made by `benchmarks/base/pretrain.py`. The weights are derived from text under CC BY-SA.
 """

@@ -29,7 +29,7 @@ def test_masked_loss_is_clearly_below_the_unigram_entropy() -> None:
         count += len(places)
     facts = json.loads((BASE / "training.json").read_text(encoding="utf8"))
     assert count > 50
-    assert total / count < facts["unigram_entropy"] - 0.5
+    assert total / count < facts["unigram_entropy"] - 1.5
 
 
 def test_the_base_is_small_and_says_what_it_saw() -> None:

@@ -1,0 +1,77 @@
+"""Write what was measured into this folder's README.md and into the card of the packaged base.
+
+python benchmarks/base/report.py --base mini
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guidebook.adapters.host import Host
+from guidebook.evaluation.records import read_records
+from guidebook.reports.marks import fill
+
+HERE = Path(__file__).parent
+BASES = HERE.parents[1] / "src" / "guidebook" / "bases"
+TITLES = {"amazon": "Amazon reviews, accuracy", "mnli": "MNLI genres, accuracy"}
+METHODS = {
+    "tfidf": "tf-idf, no base",
+    "linear_probe": "linear probe",
+    "houlsby": "adapters",
+    "full": "full fine-tuning",
+}
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Return in-domain accuracy, transfer and the gap of every base and method: means over sources and directions."""
+    lines = []
+    for data, title in TITLES.items():
+        here = [record for record in records if record["data"] == data]
+        if not here:
+            continue
+        lines += [
+            f"**{title}**",
+            "",
+            "| base | saw | method | in-domain | transfer | gap |",
+            "|---|---|---|---|---|---|",
+        ]
+        for base in dict.fromkeys(record["base"] for record in here):
+            for method, name in METHODS.items():
+                own = [r for r in here if r["base"] == base and r["method"] == method]
+                if not own or (method == "tfidf" and base != here[0]["base"]):
+                    continue
+                inside = 100 * float(np.mean([r["accuracy"] for r in own if r["source"] == r["target"]]))
+                outside = 100 * float(np.mean([r["accuracy"] for r in own if r["source"] != r["target"]]))
+                who = ("", "") if method == "tfidf" else (f"`{Path(base).name}`", ", ".join(own[0]["base_saw"]))
+                count = len({r["source"] for r in own})
+                lines.append(
+                    f"| {who[0]} | {who[1]} | {name} ({count} sources) | {inside:.1f} | {outside:.1f} "
+                    f"| {inside - outside:+.1f} |"
+                )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Fill both pages from the newest measurements of every base."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--base", default="mini", help="the packaged base whose card is filled")
+    parser.add_argument("--records", type=Path, default=HERE / "records.jsonl")
+    options = parser.parse_args()
+    newest = {}
+    for record in read_records(options.records):
+        newest[record["base"]] = record["base_fingerprint"]
+    kept = [r for r in read_records(options.records) if r["base_fingerprint"] == newest[r["base"]]]
+    fill(HERE / "README.md", "measured", table(kept))
+    fingerprint = Host.load(options.base).fingerprint
+    own = [record for record in kept if record["base_fingerprint"] == fingerprint]
+    if own:
+        fill(BASES / options.base / "README.md", "measured", table(own))
+
+
+if __name__ == "__main__":
+    main()

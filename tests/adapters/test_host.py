@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from importlib import import_module
 
 import peft
 import pytest
@@ -11,13 +12,34 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from guidebook.adapters import bases
+from guidebook.adapters.compacter import Compacter
+from guidebook.adapters.dora import DoRA
 from guidebook.adapters.host import Host
+from guidebook.adapters.ia3 import IA3
+from guidebook.adapters.invertible import Invertible
+from guidebook.adapters.parallel import Parallel
+from guidebook.adapters.pfeiffer import Pfeiffer
+from guidebook.adapters.presets import KINDS as TABLE
 from guidebook.adapters.presets import Full, Houlsby, LoRA
+from guidebook.adapters.tuners import ONE_AT_A_TIME
+from guidebook.adapters.union import Union
 from guidebook.errors import InputError, RunError
 
 FAMILIES = ["bert", "roberta", "gpt2", "llama"]
-KINDS = [Houlsby(reduction=4), LoRA(rank=2), Full()]
-PARTS = [Houlsby(reduction=4), LoRA(rank=2)]
+SMALL = {"houlsby": {"reduction": 4}, "pfeiffer": {"reduction": 4}, "compacter": {"reduction": 4},
+         "lora": {"rank": 2}, "dora": {"rank": 2}}  # fmt: skip
+
+
+def made(name: str):
+    module, _, kind = TABLE[name].partition(":")
+    return getattr(import_module(module), kind)(**SMALL.get(name, {}))
+
+
+UNIONS = [Union((Invertible(), LoRA(rank=2))), Union((Invertible(), Houlsby(reduction=4)))]
+KINDS = [*map(made, TABLE), *UNIONS]
+PARTS = [kind for kind in KINDS if kind.kind != "full"]
+ALONE = [kind for kind in PARTS if set(kind.kind.split("+")) & set(ONE_AT_A_TIME)]
+MIXING = [kind for kind in PARTS if kind not in ALONE]
 PEFT_FILES = {"adapter_config.json", "adapter_model.safetensors"}
 
 
@@ -282,8 +304,10 @@ def test_saved_and_loaded_bitwise(shared, inputs, tmp_path, family, kind):
     assert loaded.keys() == state.keys()
     assert all(torch.equal(loaded[key], state[key]) for key in state)
     host.remove("again")
-    files = {path.name for path in (tmp_path / "a").iterdir()}
-    assert files >= ({"config.json", "model.safetensors"} if kind.kind == "full" else PEFT_FILES)
+    for part in kind.kind.split("+") if "+" in kind.kind else ():
+        assert {path.name for path in (tmp_path / "a" / part).iterdir()} >= PEFT_FILES
+    files = {str(path.relative_to(tmp_path / "a")) for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    assert "+" in kind.kind or files >= ({"config.json", "model.safetensors"} if kind.kind == "full" else PEFT_FILES)
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in files)
 
 
@@ -292,7 +316,9 @@ def test_the_state_is_what_peft_saves(host, kind):
     host.add("domain", kind, 0)
     host.add("task", kind, 1)
     shake(host, "domain")
-    theirs = peft.get_peft_model_state_dict(host._peft, adapter_name="domain", save_embedding_layers=False)
+    theirs = {}
+    for tuner in host._tuners.peft.values():
+        theirs |= peft.get_peft_model_state_dict(tuner, adapter_name="domain", save_embedding_layers=False)
     ours = host.state("domain")
     assert theirs.keys() == ours.keys()
     assert all(torch.equal(theirs[key], ours[key]) for key in ours)
@@ -331,7 +357,7 @@ def test_damaged_files_are_named(host, tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "HOULSBY"}')
     with pytest.raises(InputError, match=r"adapter_config\.json is not the configuration"):
         host.load_adapter("other", tmp_path)
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "IA3"}')
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LOHA"}')
     with pytest.raises(InputError, match="unknown kind"):
         host.load_adapter("other", tmp_path)
 
@@ -353,12 +379,12 @@ def test_lora_has_as_many_parameters_as_houlsby(shared, family):
     host = shared(family)
     host.add("task", LoRA(), 0)
     lora, twin = host.parameters_of("task"), Houlsby(reduction=16).parameters(host.model, host.placement)
-    rank = host._configs["task"].r
+    rank = host._configs["task"][0].r
     assert rank == 1 or abs(lora - twin) <= lora / rank / 2
-    assert (host._configs["task"].lora_alpha, lora) == (2 * rank, LoRA().parameters(host.model, host.placement))
+    assert (host._configs["task"][0].lora_alpha, lora) == (2 * rank, LoRA().parameters(host.model, host.placement))
     host.add("wide", LoRA(rank=5, alpha=3.0), 0)
     assert host.parameters_of("wide") == 5 * lora / rank
-    assert (host._configs["wide"].r, host._configs["wide"].lora_alpha) == (5, 3.0)
+    assert (host._configs["wide"][0].r, host._configs["wide"][0].lora_alpha) == (5, 3.0)
     host.remove("task")
     host.remove("wide")
 
@@ -496,7 +522,7 @@ def test_removing_an_active_adapter_leaves_the_rest_active(host, inputs):
     assert torch.equal(logits(host, inputs), expected)
 
 
-@every(PARTS)
+@every(MIXING)
 def test_rows_have_their_own_adapters(host, inputs, kind):
     base = logits(host, inputs)
     with host.rows([None, None]):
@@ -521,6 +547,20 @@ def test_rows_have_their_own_adapters(host, inputs, kind):
     host.model.train()
     with pytest.raises(InputError, match="evaluation mode"), host.rows(["domain", None]):
         pass
+
+
+@every(ALONE)
+def test_kinds_that_cannot_share_a_batch_say_so(host, inputs, kind):
+    base = logits(host, inputs)
+    host.add("domain", kind, 0)
+    shake(host, "domain")
+    host.activate(["domain"])
+    alone = logits(host, inputs)
+    with pytest.raises(InputError, match="cannot share a batch"), host.rows(["domain", None]):
+        pass
+    assert torch.equal(logits(host, inputs), alone)
+    with host.rows([None, None]):
+        assert torch.equal(logits(host, inputs), base)
 
 
 def test_adapter_names_are_never_dropped(host, inputs):

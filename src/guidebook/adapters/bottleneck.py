@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
 import torch
@@ -12,7 +13,13 @@ from torch.nn import functional
 Activation = Callable[[Tensor], Tensor]
 
 ACTIVATIONS: Mapping[str, Activation] = MappingProxyType(
-    {"gelu": functional.gelu, "relu": functional.relu, "silu": functional.silu, "tanh": torch.tanh}
+    {
+        "gelu": functional.gelu,
+        "gelu_new": partial(functional.gelu, approximate="tanh"),
+        "relu": functional.relu,
+        "silu": functional.silu,
+        "tanh": torch.tanh,
+    }
 )
 
 
@@ -25,8 +32,11 @@ def bottleneck(
     *,
     activation: Activation,
     scaling: float | Tensor = 1.0,
+    residual: Tensor | None = None,
 ) -> Tensor:
-    """Return hidden + scaling · (up · activation(down · hidden + down_bias) + up_bias).
+    """Return residual + scaling · (up · activation(down · hidden + down_bias) + up_bias).
+
+    `residual` is `hidden` itself where it is not given.
 
     Without an adapter axis: hidden (..., H), down (W, H), down_bias (W,), up (H, W), up_bias (H,), scaling a number.
     With one: hidden (A, ..., H), down (A, W, H), down_bias (A, W), up (A, H, W), up_bias (A, H), scaling a number
@@ -41,13 +51,14 @@ def bottleneck(
     tensor([[2.5000, 2.5000, 2.5000],
             [2.5000, 2.5000, 2.5000]])
     """
+    residual = hidden if residual is None else residual
     if down.dim() == 2:
         inner = activation(functional.linear(hidden, down, down_bias))  # (..., H) -> (..., W)
         delta = functional.linear(inner, up, up_bias)  # (..., W) -> (..., H)
-        return hidden + (delta if isinstance(scaling, float) and scaling == 1.0 else scaling * delta)
+        return residual + (delta if isinstance(scaling, float) and scaling == 1.0 else scaling * delta)
     rows = hidden.reshape(hidden.shape[0], -1, hidden.shape[-1])  # (A, ..., H) -> (A, N, H)
     inner = activation(torch.baddbmm(down_bias.unsqueeze(1), rows, down.mT))  # (A, N, H) -> (A, N, W)
-    delta = torch.baddbmm(up_bias.unsqueeze(1), inner, up.mT).reshape(hidden.shape)  # (A, N, W) -> (A, ..., H)
+    delta = torch.baddbmm(up_bias.unsqueeze(1), inner, up.mT).reshape(residual.shape)  # (A, N, W) -> (A, ..., H)
     if isinstance(scaling, Tensor):
         scaling = scaling.reshape(-1, *[1] * (hidden.dim() - 1))
-    return hidden + scaling * delta
+    return residual + scaling * delta

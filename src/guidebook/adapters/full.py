@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from guidebook.adapters.modules import bare_name
+
 
 class WholeCopies:
     """The base's own parameters, called None, and copies of them by name.
@@ -22,7 +24,7 @@ class WholeCopies:
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the model's parameters without those of adapters, whoever's values they hold now."""
-        named = ((_bare(name), parameter) for name, parameter in self._model.named_parameters())
+        named = ((bare_name(name), parameter) for name, parameter in self._model.named_parameters())
         return {name: parameter for name, parameter in named if name in self._names}
 
     def values(self, name: str | None) -> dict[str, Tensor]:
@@ -33,7 +35,7 @@ class WholeCopies:
 
     def tensors(self, name: str | None) -> dict[str, Tensor]:
         """Return the same and the buffers that a checkpoint stores."""
-        everything = {_bare(key): tensor for key, tensor in self._model.state_dict().items()}
+        everything = {bare_name(key): tensor for key, tensor in self._model.state_dict().items()}
         return {**{key: everything[key] for key in self._stored}, **self.values(name)}
 
     def add(self, name: str, start: str | None = None) -> None:
@@ -54,7 +56,3 @@ class WholeCopies:
             parameter.data = coming[key].to(parameter.device)
         self._parked[self.current] = going
         self.current = name
-
-
-def _bare(name: str) -> str:
-    return name.replace(".base_layer.", ".")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
 import re
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,20 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
-from peft import PeftConfig, PeftModel
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft import PeftConfig
 from torch import Tensor, nn
 
 from guidebook.adapters.bases import Base, fingerprint_of, lm_kind, load_base
 from guidebook.adapters.full import WholeCopies
+from guidebook.adapters.modules import hidden_size, layer_count
 from guidebook.adapters.placement import NONE, placement_for
-from guidebook.adapters.presets import Full, Kind, hidden_size, layer_count
-from guidebook.adapters.storage import KIND_NAMES, read_adapter, write_adapter, write_model
+from guidebook.adapters.presets import Full, Kind
+from guidebook.adapters.storage import kind_of_config, read_adapter, write_adapter, write_model
+from guidebook.adapters.tuners import Tuners
+from guidebook.adapters.union import parts_of
 from guidebook.errors import InputError, RunError, nearest
-from guidebook.peft import BASE_ROW
-
-PEFT_ROOT = "base_model.model."  # what PEFT writes before every module name in adapter_model.safetensors
 
 
 class Host:
@@ -43,7 +39,6 @@ class Host:
         base_id: The name that loads this base anywhere: "mini", a Hub id, or the folder as it was given.
         base_path: Where the base was loaded from.
         fingerprint: xxh3 of the base's tensors when it was loaded; see `check_base`.
-        lm_head: The module whose forward pre-hook sees the last hidden state (B, T, H) as first argument.
         hidden_size: H.
         layers: L.
     """
@@ -55,14 +50,14 @@ class Host:
         self.placement = replace(placement_for(base.model, modules), kind=lm_kind(base.config))
         self.hidden_size = hidden_size(base.model)
         self.layers = layer_count(base.model)
-        self.lm_head = self.placement.head_of(base.model)
         self._base = base
         self._whole = WholeCopies(base.model)
-        self._peft: Any = None
-        self._configs: dict[str, PeftConfig | None] = {}  # None: kind full
+        self._tuners = Tuners(base.model)
+        self._configs: dict[str, tuple[PeftConfig, ...]] = {}  # several: a union; none: kind full
         self._stack: tuple[str, ...] = ()
         self._train: frozenset[str] = frozenset()
         self._module_names = {part for name, _ in base.model.named_modules() for part in name.split(".")}
+        self.placement.head_of(base.model)
         base.model.requires_grad_(False)
         base.model.register_forward_pre_hook(_refuse_adapter_names, with_kwargs=True)
         self.fingerprint = self.measure_base()
@@ -82,6 +77,12 @@ class Host:
         """
         return cls(load_base(base, dtype, dropout), modules)
 
+    @property
+    def lm_head(self) -> nn.Module:
+        """The module whose forward pre-hook sees the last hidden state (B, T, H) as first argument, as it is now."""
+        head: nn.Module = self.placement.head_of(self.model)
+        return head
+
     # Adapters by name
 
     @property
@@ -100,48 +101,44 @@ class Host:
         Raises:
             InputError: the name is taken or unusable, or adapters of another kind are there.
         """
-        config = kind.peft_config(self.model, self.placement)
-        self._check_new(name, config)
-        if config is None:
-            self._configs[name] = None
+        configs = [part.peft_config(self.model, self.placement) for part in parts_of(kind)]
+        self._check_new(name)
+        if configs == [None]:
+            self._configs[name] = ()
             self._whole.add(name)
             return
-        self._inject(name, config)
-        self._initialise(name, seed)
+        self._inject(name, configs)
+        self._tuners.initialise(name, seed)
 
     def copy(self, name: str, new: str) -> None:
         """Add the adapter `new` with exactly the configuration and values of `name`; it is not active."""
-        config = self._config(name)
-        self._check_new(new, config)
-        if config is None:
-            self._configs[new] = None
+        configs = self._config(name)
+        self._check_new(new)
+        if not configs:
+            self._configs[new] = ()
             self._whole.add(new, start=name)
             return
-        self._inject(new, copy.deepcopy(config))
-        self._write(new, self._parameters(name))
+        self._inject(new, copy.deepcopy(configs))
+        self._tuners.write(new, self._parameters(name))
 
     def remove(self, name: str) -> None:
         """Remove an adapter; if it is active, it leaves the stack first. The last one leaves the bare base."""
-        config = self._config(name)
+        configs = self._config(name)
         self.activate([other for other in self._stack if other != name], self._train - {name})
         del self._configs[name]
-        if config is None:
+        if not configs:
             self._whole.remove(name)
-        elif any(other is not None for other in self._configs.values()):
-            self._peft.delete_adapter(name)
-            self.activate(self._stack, self._train)
-        else:
-            self._peft.unload()
-            self._peft = None
+            return
+        self._tuners.remove(name)
+        self.activate(self._stack, self._train)
 
     def kind_of(self, name: str) -> str:
-        """Return the adapter's kind as in KINDS."""
-        config = self._config(name)
-        return "full" if config is None else KIND_NAMES[config.peft_type.value]
+        """Return the adapter's kind as in KINDS; those of a union with a plus between them."""
+        return "+".join(kind_of_config(config) for config in self._config(name)) or "full"
 
     def parameters_of(self, name: str) -> int:
         """Return how many parameters the adapter has; for `full`, the whole base's, tied ones once."""
-        if self._config(name) is None:
+        if not self._config(name):
             return self.base_parameters
         return sum(parameter.numel() for parameter in self._parameters(name).values())
 
@@ -161,20 +158,14 @@ class Host:
             InputError: an unknown name, one twice, one that trains but is not active, `full` together with others.
         """
         stack = tuple(stack)
-        fulls = [name for name in stack if self._config(name) is None]
+        fulls = [name for name in stack if not self._config(name)]
         if len(set(stack)) != len(stack) or (fulls and len(stack) > 1):
             raise InputError(f"Cannot stack {list(stack)}: every adapter once, and one of kind full only by itself.")
         if idle := sorted(set(train) - set(stack)):
             raise InputError(f"Adapter {idle[0]!r} cannot train: it is not in the stack {list(stack)}.")
         self._stack, self._train = stack, frozenset(train)
         self._whole.put(fulls[0] if fulls else None)
-        within = [] if fulls else list(stack)
-        if self._peft is not None:
-            self._peft.base_model.active_adapter = within
-        for _, layer in self._layers():
-            layer.enable_adapters(bool(within))
-            layer.set_adapter(within, inference_mode=True)  # PEFT would make all of them trainable
-            layer.set_requires_grad(list(self._train), requires_grad=True)
+        self._tuners.activate(() if fulls else stack, () if fulls else self._train)
         for parameter in self._whole.parameters().values():
             parameter.requires_grad_(bool(fulls) and bool(train))
 
@@ -196,18 +187,14 @@ class Host:
             InputError: an unknown name or one of kind full, a model in training mode; inside, a batch of another size.
         """
         used = sorted({name for name in names if name is not None})
-        if fulls := [name for name in used if self._config(name) is None]:
+        if fulls := [name for name in used if not self._config(name)]:
             raise InputError(f"Adapter {fulls[0]!r} is a whole copy of the base and cannot share a batch.")
         if self.model.training:
             raise InputError("Rows of one batch can have their own adapters in evaluation mode only.")
         stack, train = self._stack, self._train
         self.activate(used)
         try:
-            if not used:
-                yield
-                return
-            self._peft.base_model.training = False  # PEFT looks at its own wrapper's mode, which nobody sets
-            with self._peft.base_model._enable_peft_forward_hooks(adapter_names=[name or BASE_ROW for name in names]):
+            with self._tuners.rows(names):
                 yield
         finally:
             self.activate(stack, train)
@@ -244,7 +231,7 @@ class Host:
     def state(self, name: str) -> dict[str, Tensor]:
         """Return copies of the adapter's tensors under the names of PEFT's file; for `full`, all of the base's."""
         values: Mapping[str, Tensor] = (
-            self._whole.tensors(name) if self._config(name) is None else self._parameters(name)
+            self._parameters(name) if self._config(name) else self._whole.tensors(name)
         )
         return {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in sorted(values.items())}
 
@@ -260,10 +247,13 @@ class Host:
 
     def save(self, name: str, folder: Path | str) -> None:
         """Write the adapter in PEFT's layout; for `full`, a model that transformers loads."""
-        config = self._config(name)
-        if config is None:
-            return write_model(Path(folder), self._base.config_in_memory(), self.state(name))
-        return write_adapter(Path(folder), config, self.state(name), type(self.model))
+        configs, folder, state = self._config(name), Path(folder), self.state(name)
+        if not configs:
+            return write_model(folder, self._base.config_in_memory(), state)
+        for config in configs:
+            place = folder / kind_of_config(config) if len(configs) > 1 else folder
+            own = self._tuners.parameters(name, str(config.peft_type.value))
+            write_adapter(place, config, {key: state[key] for key in sorted(own)}, type(self.model))
 
     def load_adapter(self, name: str, folder: Path | str) -> None:
         """Add the adapter that `save` wrote, whatever its kind; it is not active.
@@ -271,95 +261,52 @@ class Host:
         Raises:
             InputError: no adapter is there, or not one for this base.
         """
-        config, state = read_adapter(Path(folder))
-        self._check_new(name, config)
-        if config is None:
-            self.add(name, Full(), seed=0)
+        configs, state = read_adapter(Path(folder))
+        self._check_new(name)
+        if configs:
+            self._inject(name, configs)
         else:
-            self._inject(name, config)
+            self.add(name, Full(), seed=0)
         self._fill(name, state, str(folder), remove=True)
 
     # Inside
 
-    def _check_new(self, name: str, config: PeftConfig | None) -> None:
+    def _check_new(self, name: str) -> None:
         if name in self._configs:
             raise InputError(f"There is an adapter {name!r} already. Remove it first, or choose another name.")
         if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
             raise InputError(f"{name!r} cannot name an adapter: reserved, or not only letters, digits, - and _.")
         if name in self._module_names:
             raise InputError(f"{name!r} cannot name an adapter: a module of the base has that name. Choose another.")
-        others = {self.kind_of(other) for other in self.names} - {"full"}
-        if config is not None and (kind := KIND_NAMES[config.peft_type.value]) and others - {kind}:
-            raise InputError(
-                f"Adapter {name!r} is of kind {kind}, but the base carries {', '.join(sorted(others))}. "
-                "One base carries one kind at a time: remove the others first."
-            )
 
-    def _config(self, name: str) -> PeftConfig | None:
+    def _config(self, name: str) -> tuple[PeftConfig, ...]:
         if name not in self._configs:
             known = ", ".join(self._configs) or "none"
             raise InputError(f"There is no adapter {name!r}.{nearest(name, self._configs)} Known: {known}.")
         return self._configs[name]
 
-    def _inject(self, name: str, config: PeftConfig) -> None:
-        config.base_model_name_or_path, config.inference_mode = self.base_id, False
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            # PEFT finds adapters by structure now, so a name that is part of the tuner's prefix does no harm.
-            warnings.filterwarnings("ignore", message=r"Adapter name .* should not be contained in the prefix")
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT reads a deprecated attribute of transformers
-            try:
-                if self._peft is None:
-                    self._peft = PeftModel(self.model, config, adapter_name=name)
-                else:
-                    self._peft.add_adapter(name, config)
-            except ValueError as error:
-                raise InputError(f"Adapter {name!r} does not fit the base {self.base_id}: {error}") from error
-        self._configs[name] = config
-        for _, layer in self._layers():
-            layer.train(layer.get_base_layer().training)
-        self.activate(self._stack, self._train)
-
-    def _initialise(self, name: str, seed: int) -> None:
-        """Draw each module's input projection from its own generator; everything else is zero."""
-        values = {}
-        for key, parameter in self._parameters(name).items():
-            module, _, role = key.removeprefix(PEFT_ROOT).rpartition(".")
-            module, _, projection = module.rpartition(".")
-            values[key] = torch.zeros(parameter.shape)
-            if role == "weight" and projection in ("guidebook_bottleneck_down", "lora_A"):
-                own = xxhash.xxh3_64_intdigest(repr((seed, module, projection)).encode()) >> 1
-                bound = 1 / math.sqrt(parameter.shape[1])  # torch's default for a linear layer, (out, in)
-                values[key].uniform_(-bound, bound, generator=torch.Generator().manual_seed(own))
-        self._write(name, values)
-
-    def _layers(self) -> Iterator[tuple[str, Any]]:
-        for name, module in self.model.named_modules() if self._peft is not None else ():
-            if isinstance(module, BaseTunerLayer):
-                yield name, module
+    def _inject(self, name: str, configs: Sequence[PeftConfig]) -> None:
+        try:
+            for config in configs:
+                config.base_model_name_or_path, config.inference_mode = self.base_id, False
+                self._tuners.inject(name, config)
+        except InputError:
+            self._tuners.remove(name)
+            raise
+        finally:
+            self.activate(self._stack, self._train)
+        self._configs[name] = tuple(configs)
 
     def _parameters(self, name: str) -> dict[str, nn.Parameter]:
-        """Return the adapter's parameters by their names in PEFT's file, found by structure and not by name."""
-        found = {}
-        for module, layer in self._layers():
-            for projection in layer.adapter_layer_names:
-                holder = getattr(layer, projection)
-                if name in holder:
-                    inner = holder[name].named_parameters()
-                    found.update({f"{PEFT_ROOT}{module}.{projection}.{key}": value for key, value in inner})
-        return found
-
-    @torch.no_grad()
-    def _write(self, name: str, values: Mapping[str, Tensor]) -> None:
-        for key, parameter in self._parameters(name).items():
-            parameter.copy_(values[key])
+        return self._tuners.parameters(name)
 
     @torch.no_grad()
     def _fill(self, name: str, state: Mapping[str, Tensor], place: str, remove: bool) -> None:
         """Copy a state in after checking names and shapes; where it does not fit, take the adapter away again."""
         expected: Mapping[str, Tensor] = (
-            self._whole.values(name) if self._config(name) is None else self._parameters(name)
+            self._parameters(name) if self._config(name) else self._whole.values(name)
         )
-        buffers = self._whole.tensors(name).keys() if self._config(name) is None else ()
+        buffers = () if self._config(name) else self._whole.tensors(name).keys()
         wrong = sorted((expected.keys() - state.keys()) | (state.keys() - expected.keys() - set(buffers)))
         wrong += sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)
         if wrong:

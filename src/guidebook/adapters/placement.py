@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from guidebook.adapters.modules import bare_modules
 from guidebook.errors import InputError, nearest
 
 INDEX = r"(\d+)"
@@ -27,6 +28,9 @@ class Placement:
         feed_forward: Feed-forward output inside a layer.
         embeddings: Token embeddings.
         lm_head: The module whose first positional argument is the last hidden state.
+        norm: Layer norm after the feed-forward residual inside a layer; empty where layers normalise before.
+        block: The feed-forward sub-layer as one module; it reads one input, or a residual as its second where `norm`
+            is inside it. Empty where there is no such module.
         kind: How the model is trained on text.
         pooling: What `pooling: auto` means for it.
     """
@@ -36,6 +40,8 @@ class Placement:
     feed_forward: str
     embeddings: str
     lm_head: str = "lm_head"
+    norm: str = ""
+    block: str = ""
     kind: Literal["masked", "causal", "seq2seq"] = "causal"
     pooling: Literal["mean", "last"] = "last"
 
@@ -51,7 +57,7 @@ class Placement:
             InputError: no module is named as the placement says.
         """
         expression = re.compile(f"{self.layers}\\.(?:{self.attention}|{self.feed_forward})")
-        found = (expression.fullmatch(name) for name, _ in model.named_modules())
+        found = (expression.fullmatch(name) for name, _ in bare_modules(model))
         indices = sorted({int(match.group(1)) for match in found if match})
         if not indices:
             raise InputError(
@@ -104,11 +110,13 @@ def _stem(layers: str) -> str:
     return rf"(?:.*\.)?{re.escape(layers)}\.{INDEX}"
 
 
-_BERT = _encoder("attention.output.dense", "output.dense", "cls")
+_BERT = replace(
+    _encoder("attention.output.dense", "output.dense", "cls"), norm=r"output\.LayerNorm", block="output"
+)
 _ROBERTA = replace(_BERT, lm_head="lm_head")
-_LLAMA = _decoder("self_attn.o_proj", "mlp.down_proj", "layers")
-_MIXTURE = _decoder("self_attn.o_proj", "mlp", "layers")  # fused experts: the adapter wraps the whole block
-_BLOOM = _decoder("self_attention.dense", "mlp.dense_4h_to_h", "h", "word_embeddings")
+_LLAMA = replace(_decoder("self_attn.o_proj", "mlp.down_proj", "layers"), block="mlp")
+_MIXTURE = replace(_LLAMA, feed_forward="mlp")  # fused experts: the adapter wraps the whole block
+_BLOOM = replace(_decoder("self_attention.dense", "mlp.dense_4h_to_h", "h", "word_embeddings"), block="mlp")
 
 PLACEMENTS: Mapping[str, Placement] = MappingProxyType(
     {
@@ -121,20 +129,25 @@ PLACEMENTS: Mapping[str, Placement] = MappingProxyType(
         "albert": replace(
             _encoder("attention.dense", "ffn_output", "predictions"),
             layers=rf"(?:.*\.)?albert_layer_groups\.{INDEX}\.albert_layers\.\d+",
+            norm="full_layer_layer_norm",
         ),
-        "distilbert": _encoder("attention.out_lin", "ffn.lin2", "vocab_transform", "transformer.layer"),
-        "modernbert": _encoder("attn.Wo", "mlp.Wo", "head", "layers"),
-        "mpnet": _encoder("attention.attn.o", "output.dense", "lm_head"),
-        "eurobert": _encoder("self_attn.o_proj", "mlp.down_proj", "lm_head", "layers"),
+        "distilbert": replace(
+            _encoder("attention.out_lin", "ffn.lin2", "vocab_transform", "transformer.layer"),
+            norm="output_layer_norm",
+            block="ffn",
+        ),
+        "modernbert": replace(_encoder("attn.Wo", "mlp.Wo", "head", "layers"), block="mlp"),
+        "mpnet": replace(_ROBERTA, attention=r"attention\.attn\.o"),
+        "eurobert": replace(_encoder("self_attn.o_proj", "mlp.down_proj", "lm_head", "layers"), block="mlp"),
         **dict.fromkeys(
             ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2"), _LLAMA
         ),
         "mixtral": _MIXTURE,
         "qwen3_moe": _MIXTURE,
-        "phi": _decoder("self_attn.dense", "mlp.fc2", "layers"),
-        "gpt2": _decoder("attn.c_proj", "mlp.c_proj", "h", "wte"),
-        "gptj": _decoder("attn.out_proj", "mlp.fc_out", "h", "wte"),
-        "gpt_neox": _decoder("attention.dense", "mlp.dense_4h_to_h", "layers", "embed_in"),
+        "phi": replace(_decoder("self_attn.dense", "mlp.fc2", "layers"), block="mlp"),
+        "gpt2": replace(_decoder("attn.c_proj", "mlp.c_proj", "h", "wte"), block="mlp"),
+        "gptj": replace(_decoder("attn.out_proj", "mlp.fc_out", "h", "wte"), block="mlp"),
+        "gpt_neox": replace(_decoder("attention.dense", "mlp.dense_4h_to_h", "layers", "embed_in"), block="mlp"),
         "opt": _decoder("self_attn.out_proj", "fc2", "layers"),
         "bloom": _BLOOM,
         "falcon": _BLOOM,
@@ -143,6 +156,7 @@ PLACEMENTS: Mapping[str, Placement] = MappingProxyType(
             attention=r"SelfAttention\.o|EncDecAttention\.o",
             feed_forward=r"DenseReluDense\.wo",
             embeddings="shared",
+            block="DenseReluDense",
             kind="seq2seq",
             pooling="mean",
         ),
@@ -151,6 +165,7 @@ PLACEMENTS: Mapping[str, Placement] = MappingProxyType(
             attention=r"self_attn\.out_proj|encoder_attn\.out_proj",
             feed_forward="fc2",
             embeddings=r"(?:.*\.)?shared",
+            norm="final_layer_norm",
             kind="seq2seq",
             pooling="mean",
         ),

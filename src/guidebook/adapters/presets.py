@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
 
-from guidebook.adapters.placement import INDEX, Placement, layers_to_use
+from guidebook.adapters.choice import check_range, chosen, placed, width_for
+from guidebook.adapters.modules import hidden_size, is_transposed, linear_features, matched
+from guidebook.adapters.placement import INDEX, Placement
 from guidebook.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 KINDS = {
     "houlsby": "guidebook.adapters.presets:Houlsby",
+    "pfeiffer": "guidebook.adapters.pfeiffer:Pfeiffer",
+    "parallel": "guidebook.adapters.parallel:Parallel",
+    "compacter": "guidebook.adapters.compacter:Compacter",
+    "invertible": "guidebook.adapters.invertible:Invertible",
     "lora": "guidebook.adapters.presets:LoRA",
+    "dora": "guidebook.adapters.dora:DoRA",
+    "ia3": "guidebook.adapters.ia3:IA3",
     "full": "guidebook.adapters.presets:Full",
 }
 
@@ -23,11 +28,13 @@ KINDS = {
 class Kind(Protocol):
     """What every kind of adapter offers."""
 
-    learning_rate: ClassVar[float]
-
     @property
     def kind(self) -> str:
         """Name in KINDS."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate where the recipe gives none."""
 
     def peft_config(self, model: Any, placement: Placement) -> Any:
         """Return PEFT's configuration for this base, or None where no module is added."""
@@ -65,29 +72,18 @@ class Houlsby:
     learning_rate: ClassVar[float] = 3e-4
 
     def __post_init__(self) -> None:
-        _check_range("dropout", self.dropout, self.dropout >= 0 and self.dropout < 1, "0 <= dropout < 1")
-        if self.width is not None:
-            _check_range("width", self.width, self.width >= 1, "at least 1")
-        elif self.reduction is None:
-            raise InputError("adapter: neither reduction nor width is given. Give one, for example reduction: 16.")
-        else:
-            _check_range("reduction", self.reduction, self.reduction >= 1, "at least 1")
-
-    def width_for(self, hidden: int) -> int:
-        """Return the bottleneck's width for a base of that hidden size."""
-        return self.width if self.width is not None else max(1, round(hidden / (self.reduction or 1.0)))
+        check_range("dropout", self.dropout, 0 <= self.dropout < 1, "0 <= dropout < 1")
+        width_for(self, 1)
 
     def targets(self, model: Any, placement: Placement) -> str:
         """Return the expression for the modules that get an adapter."""
-        return _placed(self, placement).pattern(
-            f"{_placed(self, placement).attention}|{_placed(self, placement).feed_forward}",
-            _chosen(self, model, placement),
-        )
+        row = placed(self, placement)
+        return row.pattern(f"{row.attention}|{row.feed_forward}", chosen(self, model, placement))
 
     def parameters(self, model: Any, placement: Placement) -> int:
         """Return how many parameters the adapter has on this base."""
-        width, hidden = self.width_for(hidden_size(model)), hidden_size(model)
-        places = sum(1 for _ in _matched(model, self.targets(model, placement)))
+        width, hidden = width_for(self, hidden_size(model)), hidden_size(model)
+        places = sum(1 for _ in matched(model, self.targets(model, placement)))
         return places * (2 * hidden * width + hidden + width)
 
     def peft_config(self, model: Any, placement: Placement) -> Any:
@@ -100,7 +96,7 @@ class Houlsby:
 
         return BottleneckConfig(
             target_modules=self.targets(model, placement),
-            width=self.width_for(hidden_size(model)),
+            width=width_for(self, hidden_size(model)),
             activation=self.activation,
             dropout=self.dropout,
             scaling=self.scaling,
@@ -135,19 +131,19 @@ class LoRA:
     learning_rate: ClassVar[float] = 3e-4
 
     def __post_init__(self) -> None:
-        _check_range("dropout", self.dropout, self.dropout >= 0 and self.dropout < 1, "0 <= dropout < 1")
+        check_range("dropout", self.dropout, 0 <= self.dropout < 1, "0 <= dropout < 1")
         if self.rank is not None:
-            _check_range("rank", self.rank, self.rank >= 1, "at least 1")
+            check_range("rank", self.rank, self.rank >= 1, "at least 1")
 
     def targets(self, model: Any, placement: Placement) -> str:
         """Return the expression for the modules that are updated."""
-        row = _placed(self, placement)
+        row = placed(self, placement)
         layer = re.compile(row.layers.replace(INDEX, r"\d+") + r"\.")
-        linear = (name for name, module in _matched(model, row.pattern(".*")) if _features(module) is not None)
+        linear = (name for name, module in matched(model, row.pattern(".*")) if linear_features(module) is not None)
         inside = {name[match.end() :] for name in linear if (match := layer.match(name))}
         if not inside:
             raise InputError(f"{type(model).__name__} has no linear module inside {row.layers!r}.")
-        return row.pattern("|".join(re.escape(name) for name in sorted(inside)), _chosen(self, model, placement))
+        return row.pattern("|".join(re.escape(name) for name in sorted(inside)), chosen(self, model, placement))
 
     def rank_for(self, model: Any, placement: Placement) -> int:
         """Return the rank: the given one, or the one nearest to Houlsby(reduction=16) in parameters."""
@@ -161,7 +157,7 @@ class LoRA:
         return self.rank_for(model, placement) * self._parameters_per_rank(model, placement)
 
     def _parameters_per_rank(self, model: Any, placement: Placement) -> int:
-        return sum(sum(_features(module) or ()) for _, module in _matched(model, self.targets(model, placement)))
+        return sum(sum(linear_features(module) or ()) for _, module in matched(model, self.targets(model, placement)))
 
     def peft_config(self, model: Any, placement: Placement) -> Any:
         """Return PEFT's LoraConfig for this base.
@@ -177,7 +173,7 @@ class LoRA:
             lora_alpha=2 * rank if self.alpha is None else self.alpha,
             lora_dropout=self.dropout,
             target_modules=targets,
-            fan_in_fan_out=any(type(module).__name__ == "Conv1D" for _, module in _matched(model, targets)),
+            fan_in_fan_out=any(is_transposed(module) for _, module in matched(model, targets)),
         )
 
 
@@ -191,49 +187,3 @@ class Full:
 
     def peft_config(self, model: Any, placement: Placement) -> None:
         """Return None: nothing is added to the base."""
-
-
-def hidden_size(model: Any) -> int:
-    """Return H, whatever the architecture calls it."""
-    return int(model.config.get_text_config().hidden_size)
-
-
-def layer_count(model: Any) -> int:
-    """Return L, the number of layers of a model (of the encoder, where it has two stacks)."""
-    return int(model.config.get_text_config().num_hidden_layers)
-
-
-def _placed(kind: Houlsby | LoRA, placement: Placement) -> Placement:
-    return replace(placement, **kind.modules)  # type: ignore[arg-type]
-
-
-def _chosen(kind: Houlsby | LoRA, model: Any, placement: Placement) -> Sequence[int] | None:
-    indices = _placed(kind, placement).indices(model)
-    positions = layers_to_use(kind.layers, len(indices))
-    return None if len(positions) == len(indices) else [indices[position] for position in positions]
-
-
-def _matched(model: Any, pattern: str) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the base's modules that match, under their own names also where an adapter already wraps them."""
-    expression = re.compile(pattern)
-    wrapped: list[str] = []
-    for name, module in model.named_modules():
-        if any(name.startswith(outer) for outer in wrapped):
-            continue
-        if hasattr(module, "base_layer"):
-            wrapped.append(f"{name}.")
-            module = module.get_base_layer()  # noqa: PLW2901
-        if expression.fullmatch(name):
-            yield name, module
-
-
-def _features(module: Any) -> tuple[int, int] | None:
-    """Return (in, out) of a linear module, GPT-2's Conv1D included, or None."""
-    if isinstance(getattr(module, "in_features", None), int):
-        return module.in_features, module.out_features
-    return (module.nx, module.nf) if type(module).__name__ == "Conv1D" else None
-
-
-def _check_range(name: str, value: float, holds: bool, expected: str) -> None:
-    if not holds:
-        raise InputError(f"adapter.{name} is {value}, expected {expected}.")

@@ -13,12 +13,28 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from guidebook.errors import InputError
-from guidebook.peft import BottleneckType
+from guidebook.peft import BottleneckType, InvertibleType
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MODEL_FILE = "model.safetensors"
-KIND_NAMES = {str(BottleneckType.BOTTLENECK.value): "houlsby", "LORA": "lora"}
+KIND_NAMES = {
+    BottleneckType.BOTTLENECK.value: "houlsby, pfeiffer, parallel, compacter",
+    InvertibleType.INVERTIBLE.value: "invertible",
+    "LORA": "lora, dora",
+    "IA3": "ia3",
+}
+"""Type of adapter in adapter_config.json -> the kinds that are stored as it."""
+
+
+def kind_of_config(config: PeftConfig) -> str:
+    """Return the kind, as in KINDS, of an adapter's configuration."""
+    stored = str(config.peft_type.value)
+    if stored == BottleneckType.BOTTLENECK.value:
+        return str(config.kind)
+    if stored == "LORA":
+        return "dora" if config.use_dora else "lora"
+    return KIND_NAMES[stored]
 
 
 def write_adapter(folder: Path, config: PeftConfig, state: Mapping[str, Tensor], model_class: type) -> None:
@@ -38,17 +54,21 @@ def write_model(folder: Path, config: Any, state: Mapping[str, Tensor]) -> None:
     save_file(dict(state), folder / MODEL_FILE, metadata={"format": "pt"})
 
 
-def read_adapter(folder: Path) -> tuple[PeftConfig | None, dict[str, Tensor]]:
-    """Return configuration and tensors of what was written; the configuration is None for a whole model.
+def read_adapter(folder: Path) -> tuple[list[PeftConfig], dict[str, Tensor]]:
+    """Return configurations and tensors of what was written: none for a whole model, several for a union.
 
     Raises:
         InputError: there is no adapter, its kind is unknown, or a file is damaged.
     """
-    if (folder / CONFIG_FILE).is_file():
-        return _read_config(folder), _read_tensors(folder / WEIGHTS_FILE)
     if (folder / MODEL_FILE).is_file():
-        return None, _read_tensors(folder / MODEL_FILE)
-    raise InputError(f"{folder}: there is no adapter here, neither {CONFIG_FILE} nor {MODEL_FILE}.")
+        return [], _read_tensors(folder / MODEL_FILE)
+    places = [path.parent for path in sorted([*folder.glob(CONFIG_FILE), *folder.glob(f"*/{CONFIG_FILE}")])]
+    if not places:
+        raise InputError(f"{folder}: there is no adapter here, neither {CONFIG_FILE} nor {MODEL_FILE}.")
+    tensors: dict[str, Tensor] = {}
+    for place in places:
+        tensors |= _read_tensors(place / WEIGHTS_FILE)
+    return [_read_config(place) for place in places], tensors
 
 
 def _read_config(folder: Path) -> PeftConfig:

@@ -19,7 +19,7 @@ import xxhash
 from guidebook.errors import RunError
 
 COMPLETE = "COMPLETE"
-CODE = ("adapters", "data", "losses", "tasks", "training", "peft.py")
+CODE = ("adapters", "data", "losses", "tasks", "training", "peft")
 
 
 def default_root() -> Path:

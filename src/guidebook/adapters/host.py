@@ -21,7 +21,7 @@ from guidebook.adapters.placement import NONE, placement_for
 from guidebook.adapters.presets import Full, Kind
 from guidebook.adapters.storage import kind_of_config, read_adapter, write_adapter, write_model
 from guidebook.adapters.tuners import Tuners
-from guidebook.adapters.union import parts_of
+from guidebook.adapters.union import joined, parts_of
 from guidebook.errors import InputError, RunError, nearest
 
 
@@ -134,7 +134,7 @@ class Host:
 
     def kind_of(self, name: str) -> str:
         """Return the adapter's kind as in KINDS; those of a union with a plus between them."""
-        return "+".join(kind_of_config(config) for config in self._config(name)) or "full"
+        return joined(kind_of_config(config) for config in self._config(name)) or "full"
 
     def parameters_of(self, name: str) -> int:
         """Return how many parameters the adapter has; for `full`, the whole base's, tied ones once."""

@@ -60,15 +60,16 @@ def read_adapter(folder: Path) -> tuple[list[PeftConfig], dict[str, Tensor]]:
     Raises:
         InputError: there is no adapter, its kind is unknown, or a file is damaged.
     """
-    if (folder / MODEL_FILE).is_file():
+    if (folder / MODEL_FILE).is_file() and not (folder / CONFIG_FILE).is_file():
         return [], _read_tensors(folder / MODEL_FILE)
     places = [path.parent for path in sorted([*folder.glob(CONFIG_FILE), *folder.glob(f"*/{CONFIG_FILE}")])]
     if not places:
         raise InputError(f"{folder}: there is no adapter here, neither {CONFIG_FILE} nor {MODEL_FILE}.")
+    configs = [_read_config(place) for place in places]
     tensors: dict[str, Tensor] = {}
     for place in places:
         tensors |= _read_tensors(place / WEIGHTS_FILE)
-    return [_read_config(place) for place in places], tensors
+    return configs, tensors
 
 
 def _read_config(folder: Path) -> PeftConfig:

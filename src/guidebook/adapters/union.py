@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ class Union:
     >>> from guidebook.adapters.presets import Houlsby
     >>> from guidebook.adapters.invertible import Invertible
     >>> Union((Invertible(), Houlsby())).kind
-    'invertible+houlsby'
+    'houlsby+invertible'
     """
 
     parts: tuple[Any, ...]
@@ -32,8 +32,8 @@ class Union:
 
     @property
     def kind(self) -> str:
-        """The parts' kinds, with a plus between them."""
-        return "+".join(part.kind for part in self.parts)
+        """The parts' kinds in the order of the alphabet, with a plus between them."""
+        return joined(part.kind for part in self.parts)
 
     @property
     def learning_rate(self) -> float:
@@ -53,4 +53,13 @@ def parts_of(kind: Any) -> tuple[Any, ...]:
 
 def kind_name(adapter: Any) -> str:
     """Return the kind of an adapter as a recipe writes it in plain data: a mapping, or a list of them for a union."""
-    return str(adapter["kind"]) if isinstance(adapter, Mapping) else "+".join(str(part["kind"]) for part in adapter)
+    return joined(str(part["kind"]) for part in ([adapter] if isinstance(adapter, Mapping) else adapter))
+
+
+def joined(kinds: Iterable[str]) -> str:
+    """Return the name of a union of kinds; whoever lists them in another order means the same.
+
+    >>> joined(["lora", "invertible"])
+    'invertible+lora'
+    """
+    return "+".join(sorted(kinds))

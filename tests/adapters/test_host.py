@@ -42,7 +42,10 @@ ALONE = [kind for kind in PARTS if set(kind.kind.split("+")) & set(ONE_AT_A_TIME
 MIXING = [kind for kind in PARTS if kind not in ALONE]
 PAIRS = [
     pytest.param(
-        family, kind, id=f"{family}-{kind.kind}", marks=[pytest.mark.slow] if family != "bert" and kind in KINDS[1:] else []
+        family,
+        kind,
+        id=f"{family}-{kind.kind}",
+        marks=[pytest.mark.slow] if family != "bert" and kind in KINDS[1:] else [],
     )
     for family in FAMILIES
     for kind in KINDS

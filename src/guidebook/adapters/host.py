@@ -230,9 +230,7 @@ class Host:
 
     def state(self, name: str) -> dict[str, Tensor]:
         """Return copies of the adapter's tensors under the names of PEFT's file; for `full`, all of the base's."""
-        values: Mapping[str, Tensor] = (
-            self._parameters(name) if self._config(name) else self._whole.tensors(name)
-        )
+        values: Mapping[str, Tensor] = self._parameters(name) if self._config(name) else self._whole.tensors(name)
         return {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in sorted(values.items())}
 
     def load_state(self, name: str, kind: Kind, state: Mapping[str, Tensor]) -> None:
@@ -303,9 +301,7 @@ class Host:
     @torch.no_grad()
     def _fill(self, name: str, state: Mapping[str, Tensor], place: str, remove: bool) -> None:
         """Copy a state in after checking names and shapes; where it does not fit, take the adapter away again."""
-        expected: Mapping[str, Tensor] = (
-            self._parameters(name) if self._config(name) else self._whole.values(name)
-        )
+        expected: Mapping[str, Tensor] = self._parameters(name) if self._config(name) else self._whole.values(name)
         buffers = () if self._config(name) else self._whole.tensors(name).keys()
         wrong = sorted((expected.keys() - state.keys()) | (state.keys() - expected.keys() - set(buffers)))
         wrong += sorted(key for key in expected.keys() & state.keys() if expected[key].shape != state[key].shape)

@@ -25,9 +25,7 @@ class Pfeiffer:
         the configuration `seq_bn` of AdapterHub computes it.
 
     Differs:
-        The up projection starts at exactly zero, so a new adapter changes no bit of the output. In layers that
-        normalise before, the adapter is around the whole layer: hidden states that transformers collects there
-        (`output_hidden_states`) are those before the adapter.
+        The up projection starts at exactly zero, so a new adapter changes no bit of the output.
     """
 
     kind: Literal["pfeiffer"] = "pfeiffer"

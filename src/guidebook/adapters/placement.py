@@ -110,9 +110,7 @@ def _stem(layers: str) -> str:
     return rf"(?:.*\.)?{re.escape(layers)}\.{INDEX}"
 
 
-_BERT = replace(
-    _encoder("attention.output.dense", "output.dense", "cls"), norm=r"output\.LayerNorm", block="output"
-)
+_BERT = replace(_encoder("attention.output.dense", "output.dense", "cls"), norm=r"output\.LayerNorm", block="output")
 _ROBERTA = replace(_BERT, lm_head="lm_head")
 _LLAMA = replace(_decoder("self_attn.o_proj", "mlp.down_proj", "layers"), block="mlp")
 _MIXTURE = replace(_LLAMA, feed_forward="mlp")  # fused experts: the adapter wraps the whole block

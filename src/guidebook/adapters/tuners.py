@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from guidebook.adapters.modules import bare_modules, bare_name
 from guidebook.adapters.storage import kind_of_config
 from guidebook.errors import InputError
-from guidebook.peft import BASE_ROW
+from guidebook.peft import BASE_ROW, Wrapper
 
 PEFT_ROOT = "base_model.model."  # what PEFT writes before every module name in adapter_model.safetensors
 ONE_AT_A_TIME = ("dora", "ia3", "invertible")
@@ -81,7 +81,7 @@ class Tuners:
     def activate(self, stack: Sequence[str], train: Collection[str]) -> None:
         """Make the adapters of `stack` active, bottom first; only the parameters of `train` get gradients."""
         for tuner in self.peft.values():
-            tuner.base_model.active_adapter = list(stack)
+            tuner.base_model.active_adapter = [name for name in stack if name in tuner.peft_config]
         for _, layer in self.layers():
             layer.enable_adapters(bool(stack))
             layer.set_adapter(list(stack), inference_mode=True)  # PEFT would make all of them trainable
@@ -179,12 +179,19 @@ class Tuners:
         for _, parent in list(self._model.named_modules()):
             for child, module in list(parent.named_children()):
                 if isinstance(module, layer_class) and not (empty and module._all_available_adapter_names()):
+                    if isinstance(module, Wrapper):
+                        module.release()
                     setattr(parent, child, module.base_layer)
 
 
 def _bound(projection: str, role: str, parameter: Tensor) -> float | None:
     """Return the range that a parameter is drawn from, or None if it is not drawn."""
-    inputs = ("guidebook_bottleneck_down", "guidebook_invertible_first_down", "guidebook_invertible_second_down", "lora_A")
+    inputs = (
+        "guidebook_bottleneck_down",
+        "guidebook_invertible_first_down",
+        "guidebook_invertible_second_down",
+        "lora_A",
+    )
     if projection in inputs and role == "weight":
         return 1 / math.sqrt(parameter.shape[1])  # torch's default for a linear layer, (out, in)
     # (N, N, N), (N, in / N, R), (N, R, out / N): together they have the variance of that default

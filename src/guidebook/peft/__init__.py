@@ -10,7 +10,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 
 from guidebook.peft.bottleneck import BottleneckConfig, BottleneckLayer, BottleneckModel, BottleneckType
 from guidebook.peft.invertible import InvertibleConfig, InvertibleLayer, InvertibleModel, InvertibleType
-from guidebook.peft.wrapper import BASE_ROW, refuse_merge
+from guidebook.peft.wrapper import BASE_ROW, Wrapper, refuse_merge
 
 __all__ = [
     "BASE_ROW",
@@ -22,6 +22,7 @@ __all__ = [
     "InvertibleLayer",
     "InvertibleModel",
     "InvertibleType",
+    "Wrapper",
     "refuse_merge",
 ]
 

@@ -12,6 +12,7 @@ import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from guidebook.adapters.bottleneck import ACTIVATIONS, bottleneck
 from guidebook.adapters.phm import phm_matrix
@@ -109,7 +110,16 @@ class BottleneckLayer(Wrapper):
         self.guidebook_bottleneck_rule = nn.ModuleDict()
         self.owners: dict[str, BottleneckLayer] = {}  # adapter -> the module that holds the rule it shares
         self.row_adapters: Sequence[str] | None = None
+        # A whole layer is adapted by a hook on itself, the first, so that whoever else has hooks there (transformers
+        # collects hidden states with some) sees what the next layer sees.
+        whole = isinstance(base_layer, GradientCheckpointingLayer)
+        self._hook = base_layer.register_forward_hook(self._after, prepend=True) if whole else None
         self.train(base_layer.training)
+
+    def release(self) -> None:
+        """Take the hook off the base's layer."""
+        if self._hook is not None:
+            self._hook.remove()
 
     def update_layer(self, name: str, config: BottleneckConfig, owner: BottleneckLayer | None = None) -> None:
         """Add an adapter; its up projection is zero, so the module computes what it did before.
@@ -152,6 +162,13 @@ class BottleneckLayer(Wrapper):
             elif form == "norm":
                 args = (adapt(self.base_layer(args[0]), args[0]), *args[1:])
         output = self.base_layer(*args, **kwargs)
+        return output if self._hook is not None else self._changed(turns, args, output)
+
+    def _after(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return self._changed(self._turns(), args, output)
+
+    @staticmethod
+    def _changed(turns: list[tuple[str, Adapt]], args: tuple[Any, ...], output: Any) -> Any:
         for form, adapt in turns:
             if form in ("output", "parallel"):
                 hidden = output[0] if isinstance(output, tuple) else output

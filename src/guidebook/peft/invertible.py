@@ -36,7 +36,8 @@ class InvertibleConfig(PeftConfig):  # type: ignore[misc]
     )
     exclude_modules: str | list[str] | None = field(default=None, metadata={"help": "Modules to leave out."})
     inverse_modules: str | None = field(
-        default=None, metadata={"help": "The output embeddings, whose input goes through the inverse; none: no inverse."}
+        default=None,
+        metadata={"help": "The output embeddings, whose input goes through the inverse; none: no inverse."},
     )
     reduction: float = field(default=2.0, metadata={"help": "Features a coupling reads divided by its hidden units."})
     activation: str = field(default="relu", metadata={"help": f"One of {', '.join(ACTIVATIONS)}."})

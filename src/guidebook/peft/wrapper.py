@@ -43,6 +43,9 @@ class Wrapper(nn.Module, BaseTunerLayer):  # type: ignore[misc]
     def unmerge(self) -> None:
         """Do nothing: nothing is ever merged."""
 
+    def release(self) -> None:
+        """Leave the base's module as it was; called when it takes this module's place again."""
+
     def place(self, *modules: nn.Module) -> None:
         """Move an adapter's new modules to where the base's module is."""
         weight = next(self.base_layer.parameters(), None)
@@ -69,6 +72,8 @@ class WrapperModel(BaseTuner):  # type: ignore[misc]
 
     def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
         """Swap a module, without PEFT's copying of `.weight`, which a wrapped block does not have."""
+        if isinstance(child, Wrapper):
+            child.release()
         setattr(parent, child_name, new_module)
 
     def _check_merge_allowed(self) -> NoReturn:

@@ -224,3 +224,24 @@ def test_a_mixture_may_name_shares() -> None:
     recipe = gb.Recipe(source="books.csv", targets=["kitchen.csv"], method={"name": "domain_fusion", "mixture": shares})
     assert recipe.method.mixture == shares
     assert recipe.resolved()["method"]["mixture"] == shares
+
+
+def test_a_list_of_kinds_is_a_union():
+    from guidebook.adapters.union import Union
+
+    first = gb.Recipe(source="a.csv", adapter=["invertible", {"kind": "houlsby", "reduction": 4}])
+    assert isinstance(first.adapter, Union)
+    assert (first.adapter.kind, first.adapter.learning_rate) == ("houlsby+invertible", 3e-4)
+    assert [part["kind"] for part in first.resolved()["adapter"]] == ["invertible", "houlsby"]
+    assert gb.Recipe(source="a.csv", adapter=first.resolved()["adapter"]).adapter == first.adapter
+    assert first.replace(seed=1).adapter == first.adapter
+    assert gb.Recipe(source="a.csv", adapter="invertible+lora").adapter.kind == "invertible+lora"
+    assert gb.Recipe(source="a.csv", adapter=["lora"]).adapter == gb.LoRA()
+    for wrong, message in (
+        (["invertible", "lorra"], "unknown kind 'lorra'. Did you mean 'lora'"),
+        (["full", "lora"], "is no union"),
+        (["lora", "lora"], "is no union"),
+        ([], "is no union"),
+    ):
+        with pytest.raises(gb.InputError, match=message):
+            gb.Recipe(source="a.csv", adapter=wrong)

@@ -16,6 +16,12 @@ from guidebook.errors import GuidebookError, InputError, RunError, nearest
 
 if TYPE_CHECKING:
     from guidebook.adaptation import adapt, estimate, evaluate
+    from guidebook.adapters.compacter import Compacter
+    from guidebook.adapters.dora import DoRA
+    from guidebook.adapters.ia3 import IA3
+    from guidebook.adapters.invertible import Invertible
+    from guidebook.adapters.parallel import Parallel
+    from guidebook.adapters.pfeiffer import Pfeiffer
     from guidebook.adapters.presets import Full, Houlsby, LoRA
     from guidebook.artifact import Guidebook, load
     from guidebook.data.domains import Domain
@@ -27,16 +33,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "IA3",
     "Classification",
     "Columns",
+    "Compacter",
+    "DoRA",
     "Domain",
     "Full",
     "Guidebook",
     "GuidebookError",
     "Houlsby",
     "InputError",
+    "Invertible",
     "Listener",
     "LoRA",
+    "Parallel",
+    "Pfeiffer",
     "Recipe",
     "RunError",
     "__version__",
@@ -50,12 +62,18 @@ __all__ = [
 _PLACES = {
     "Classification": "guidebook.tasks.classification",
     "Columns": "guidebook.data.read",
+    "Compacter": "guidebook.adapters.compacter",
+    "DoRA": "guidebook.adapters.dora",
     "Domain": "guidebook.data.domains",
     "Full": "guidebook.adapters.presets",
     "Guidebook": "guidebook.artifact",
     "Houlsby": "guidebook.adapters.presets",
+    "IA3": "guidebook.adapters.ia3",
+    "Invertible": "guidebook.adapters.invertible",
     "Listener": "guidebook.training.listener",
     "LoRA": "guidebook.adapters.presets",
+    "Parallel": "guidebook.adapters.parallel",
+    "Pfeiffer": "guidebook.adapters.pfeiffer",
     "Recipe": "guidebook.recipe",
     "adapt": "guidebook.adaptation",
     "estimate": "guidebook.adaptation",

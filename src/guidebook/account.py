@@ -194,7 +194,7 @@ def _adapters(engine: Engine, outcomes: Sequence[Outcome], method: str) -> list[
         for trained in outcome.stages:
             for name in trained.stage.train:
                 folder = trained.places[name]
-                size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+                size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
                 found[str(folder)] = {
                     "name": name,
                     "variant": outcome.arm,

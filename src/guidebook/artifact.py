@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from guidebook.adapters.host import Host
+from guidebook.adapters.union import kind_name
 from guidebook.data.tags import words_of
 from guidebook.errors import InputError, nearest
 from guidebook.training.engine import head_from
@@ -167,7 +168,7 @@ class Guidebook:
         for adapter in known["stack"]:
             place = str(path / known["folder"] / "adapters" / adapter)
             if place not in self._loaded:
-                self._make_room(facts["recipe"]["adapter"]["kind"])
+                self._make_room(kind_name(facts["recipe"]["adapter"]))
                 self._loaded[place] = f"book{len(self._loaded)}"
                 self._host.load_adapter(self._loaded[place], Path(place))
             stack.append(self._loaded[place])

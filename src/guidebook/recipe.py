@@ -14,6 +14,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from guidebook.adapters.presets import KINDS
+from guidebook.adapters.union import Union
 from guidebook.data.domains import Domain, domain_from
 from guidebook.errors import InputError, nearest
 from guidebook.methods import METHODS
@@ -83,7 +84,7 @@ class Recipe:
     task: Any = "classification"
     """What is learned from the source's labels: a kind, or {kind, labels, max_length, pooling, head, dropout, dev}."""
     adapter: Any = "houlsby"
-    """What is trained inside the base: a kind, or {kind, …}."""
+    """What is trained inside the base: a kind, or {kind, …}, or a list of kinds that are trained as one."""
     method: Any = "domain_fusion"
     """How it is adapted: a method's name, or {name, …}."""
     train: Any = None
@@ -103,7 +104,7 @@ class Recipe:
         put("seed", _seed(self.seed))
         put("base_saw", tuple(_listed(self.base_saw if self.base_saw is not None else SAW.get(self.base))))
         put("task", _configured(self.task, TASKS, "task", "kind"))
-        put("adapter", _configured(self.adapter, KINDS, "adapter", "kind"))
+        put("adapter", _adapter(self.adapter))
         put("method", _configured(self.method, METHODS, "method", "name"))
         put("train", _validated(Training, self.train if self.train is not None else {}, "train"))
         put("trainer", _trainer(self.trainer))
@@ -261,6 +262,18 @@ def _trainer(value: Any) -> dict[str, Any]:
     return known
 
 
+def _adapter(value: Any) -> Any:
+    """Return a kind of adapter, or the union of several."""
+    if isinstance(value, Union):
+        return value
+    if isinstance(value, str) and "+" in value:
+        value = value.split("+")
+    if isinstance(value, list | tuple):
+        parts = tuple(_configured(item, KINDS, "adapter", "kind") for item in value)
+        return parts[0] if len(parts) == 1 else Union(parts)
+    return _configured(value, KINDS, "adapter", "kind")
+
+
 def _configured(value: Any, table: Mapping[str, str], field: str, key: str) -> Any:
     """Return the configuration object that a name, a mapping or an object of the table stands for."""
     if f"{type(value).__module__}:{type(value).__name__}" in table.values():
@@ -331,6 +344,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Domain) and value.texts is not None:
         inner = dataclasses.replace(value, texts=None, text_pairs=None, labels=None)
         return {**_plain(inner), "texts": f"{len(value.texts)} rows given in memory"}
+    if isinstance(value, Union):
+        return [_plain(part) for part in value.parts]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         plain = {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
         if type(value).__module__.startswith("guidebook.methods."):

@@ -12,13 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from guidebook.adapters import bases
-from guidebook.adapters.compacter import Compacter
-from guidebook.adapters.dora import DoRA
 from guidebook.adapters.host import Host
-from guidebook.adapters.ia3 import IA3
 from guidebook.adapters.invertible import Invertible
-from guidebook.adapters.parallel import Parallel
-from guidebook.adapters.pfeiffer import Pfeiffer
 from guidebook.adapters.presets import KINDS as TABLE
 from guidebook.adapters.presets import Full, Houlsby, LoRA
 from guidebook.adapters.tuners import ONE_AT_A_TIME

@@ -121,7 +121,7 @@ def test_pfeiffer_where_layers_normalise_before(hosts, family):
         bare = layers()[index].base_layer
         with host.disabled():
             seen = {}
-            handle = bare.register_forward_pre_hook(lambda _, args, kwargs: seen.update(kwargs, args=args),
+            handle = bare.register_forward_pre_hook(lambda _, args, kwargs, seen=seen: seen.update(kwargs, args=args),
                                                     with_kwargs=True)  # fmt: skip
             host.model(**INPUTS, use_cache=False)
             handle.remove()
@@ -265,8 +265,11 @@ def test_coupling_is_the_papers_and_its_inverse_undoes_it(hidden):
 
 def coupled(host, name, place, hidden, change):
     state = host.state(name)
-    first, second = ([state[f"base_model.model.{place}.guidebook_invertible_{which}_{key}"] for key in
-                      ("down.weight", "down.bias", "up.weight", "up.bias")] for which in ("first", "second"))  # fmt: skip
+    start, keys = (
+        f"base_model.model.{place}.guidebook_invertible_",
+        ("down.weight", "down.bias", "up.weight", "up.bias"),
+    )
+    first, second = ([state[f"{start}{which}_{key}"] for key in keys] for which in ("first", "second"))
     return change(hidden, first, second, activation=torch.relu)
 
 

@@ -29,7 +29,7 @@ class Compacter:
     kind: Literal["compacter"] = "compacter"
     """Bottleneck adapters with hypercomplex projections."""
     reduction: float | None = 32.0
-    """Hidden size of the base divided by the width of the bottleneck; the width is rounded to what `products` divides."""
+    """Hidden size of the base divided by the width of the bottleneck, which is rounded to a multiple of `products`."""
     width: int | None = None
     """Units of the bottleneck; takes the place of `reduction`."""
     products: int = 4

@@ -247,7 +247,7 @@ class Host:
         """Write the adapter in PEFT's layout; for `full`, a model that transformers loads."""
         configs, folder, state = self._config(name), Path(folder), self.state(name)
         if not configs:
-            return write_model(folder, self._base.config_in_memory(), state)
+            write_model(folder, self._base.config_in_memory(), state)
         for config in configs:
             place = folder / kind_of_config(config) if len(configs) > 1 else folder
             own = self._tuners.parameters(name, str(config.peft_type.value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from guidebook.adapters.choice import check_range
@@ -47,8 +47,6 @@ class Invertible:
         Raises:
             InputError: there is none, or there are two, as in an encoder-decoder.
         """
-        from dataclasses import replace
-
         if placement.kind == "seq2seq":
             raise InputError(
                 f"The adapter kind invertible does not fit {type(model).__name__}: an encoder-decoder embeds two texts."
@@ -57,8 +55,8 @@ class Invertible:
         found = [name for name, _ in matched(model, row.embeddings)]
         if len(found) != 1:
             raise InputError(
-                f"{type(model).__name__} has {len(found)} modules named {row.embeddings!r}, expected one. Name the token "
-                "embeddings by hand: adapter.modules.embeddings."
+                f"{type(model).__name__} has {len(found)} modules named {row.embeddings!r}, expected one. Name the "
+                "token embeddings by hand: adapter.modules.embeddings."
             )
         block = found[0].rpartition(".")[0]
         return re.escape(block if block.rpartition(".")[2] == "embeddings" else found[0])

@@ -49,7 +49,7 @@ class Pfeiffer:
         width_for(self, 1)
 
     def targets(self, model: Any, placement: Placement) -> str:
-        """Return the expression for the modules that get an adapter: layer norms, or layers without one at their end."""
+        """Return the expression for the modules that get an adapter: layer norms, or whole layers."""
         row, indices = placed(self, placement), chosen(self, model, placement)
         if row.norm:
             return row.pattern(row.norm, indices)

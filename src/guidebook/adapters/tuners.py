@@ -99,7 +99,7 @@ class Tuners:
                 own = [name if name in tuner.peft_config else BASE_ROW for name in names]
                 if set(own) == {BASE_ROW}:
                     continue
-                for name in sorted(set(own) - {BASE_ROW}):
+                for name in sorted({name for name in own if name and name != BASE_ROW}):
                     if (kind := kind_of_config(tuner.peft_config[name])) in ONE_AT_A_TIME:
                         raise InputError(
                             f"Adapter {name!r} is of kind {kind}, which cannot share a batch with rows of other "
@@ -136,7 +136,7 @@ class Tuners:
 
     @torch.no_grad()
     def initialise(self, name: str, seed: int) -> None:
-        """Draw each module's input projections from their own generators; everything else stays as the tuner made it."""
+        """Draw each module's input projections from their own generators; the rest stays as the tuner made it."""
         for key, parameter in self.parameters(name).items():
             module, _, role = key.removeprefix(PEFT_ROOT).rpartition(".")
             module, _, projection = module.rpartition(".")
@@ -174,7 +174,7 @@ class Tuners:
     def _kind_of(self, layer: Any) -> str:
         return next(kind for kind, tuner in self.peft.items() if isinstance(layer, tuner.base_model.tuner_layer_cls))
 
-    def _unwrap(self, layer_class: type, empty: bool = False) -> None:
+    def _unwrap(self, layer_class: Any, empty: bool = False) -> None:
         """Put the base's own modules back where the wrappers of one type are; `empty`: only those without adapters."""
         for _, parent in list(self._model.named_modules()):
             for child, module in list(parent.named_children()):

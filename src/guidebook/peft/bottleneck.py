@@ -71,7 +71,7 @@ class BottleneckConfig(PeftConfig):  # type: ignore[misc]
 
 
 class PHMLinear(nn.Module):
-    """The factors of a projection by parametrised hypercomplex multiplication; the rule is shared and lies elsewhere."""
+    """The factors of a projection by parametrised hypercomplex multiplication; the shared rule lies elsewhere."""
 
     def __init__(self, inputs: int, outputs: int, terms: int, rank: int) -> None:
         super().__init__()

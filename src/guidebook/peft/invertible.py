@@ -73,15 +73,15 @@ class InvertibleLayer(Wrapper):
         if not self._owner:
             low = self.features // 2
             high = self.features - low
-            for down, up, reads, writes in (("first_down", "first_up", high, low), ("second_down", "second_up", low, high)):  # fmt: skip
+            for which, reads, writes in (("first", high, low), ("second", low, high)):
                 units = max(1, int(reads // config.reduction))
-                inner = nn.Linear(reads, units, dtype=torch.float32)
-                outer = nn.Linear(units, writes, dtype=torch.float32)
-                for tensor in (inner.bias, outer.weight, outer.bias):
+                down = nn.Linear(reads, units, dtype=torch.float32)
+                up = nn.Linear(units, writes, dtype=torch.float32)
+                for tensor in (down.bias, up.weight, up.bias):
                     nn.init.zeros_(tensor)
-                self.place(inner, outer)
-                getattr(self, f"guidebook_invertible_{down}")[name] = inner
-                getattr(self, f"guidebook_invertible_{up}")[name] = outer
+                self.place(down, up)
+                getattr(self, f"guidebook_invertible_{which}_down")[name] = down
+                getattr(self, f"guidebook_invertible_{which}_up")[name] = up
         self.switch_on(config)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -124,8 +124,8 @@ class InvertibleModel(WrapperModel):
         target: nn.Module,
         target_name: str,
         parent: nn.Module,
+        *,
         current_key: str,
-        **_: Any,
     ) -> None:
         if not isinstance(target, InvertibleLayer):
             owner = None

@@ -17,7 +17,7 @@ LANGUAGE_MODEL = {
     "seq2seq": "AutoModelForSeq2SeqLM",
 }
 NOT_PEFT = "full"
-KNOWN_TO_PEFT = ("lora",)
+KNOWN_TO_PEFT = ("lora", "dora", "ia3")
 
 
 def write_card(meta: Facts, path: str | Path) -> Path:
@@ -41,7 +41,8 @@ def write_card(meta: Facts, path: str | Path) -> Path:
             packaged=_is_packaged(meta["base"]["id"]),
             auto_class=LANGUAGE_MODEL[_kind_of(meta["base"]["model_type"])],
             registers=any(kind not in KNOWN_TO_PEFT for kind in kinds),
-            with_peft=NOT_PEFT not in kinds,
+            with_peft=NOT_PEFT not in kinds
+            and not any("+" in kind for kind in kinds),  # a union is two of PEFT's models
         )
     )
     place = Path(path)

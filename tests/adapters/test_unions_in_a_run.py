@@ -27,9 +27,9 @@ def test_a_union_is_trained_saved_and_served(tiny_base, tmp_path, monkeypatch, a
         host.activate(["one"])
         assert host.kind_of("one") == recipe.adapter.kind
         moved = [key for key, value in host.state("one").items() if "_up." in key or "lora_B" in key if value.any()]
-        assert {key.rpartition(".guidebook_")[2].partition("_")[0] if "guidebook" in key else "lora" for key in moved} == {
-            {"houlsby": "bottleneck"}.get(kind, kind) for kind in kinds
-        }
+        assert {
+            key.rpartition(".guidebook_")[2].partition("_")[0] if "guidebook" in key else "lora" for key in moved
+        } == {{"houlsby": "bottleneck"}.get(kind, kind) for kind in kinds}
     again = gb.load(tmp_path / "book").predict_proba(TEXTS, domain="kitchen")
     assert np.array_equal(again, book.predict_proba(TEXTS, domain="kitchen"))
     assert {adapter["kind"] for adapter in book.meta["adapters"]} == {recipe.adapter.kind}

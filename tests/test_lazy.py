@@ -16,6 +16,7 @@ COMMANDS = [
     ["--help"],
     ["--version"],
     *(["adapt", "--help"], ["predict", "--help"], ["evaluate", "--help"], ["doctor", "--help"]),
+    ["import-adapterhub", "--help"],
     *(["ls"], ["ls", "methods", "--json"], ["ls", "architectures"], ["ls", "bases"]),
 ]
 

@@ -121,7 +121,9 @@ def test_there_and_back(tmp_path, case):
     first, second = (load_file(folder / "adapter.safetensors") for folder in (FIXTURE / case, tmp_path / "theirs"))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
-    known, made = (json.loads((folder / "adapter_config.json").read_text()) for folder in (FIXTURE / case, tmp_path / "theirs"))  # fmt: skip
+    known, made = (
+        json.loads((folder / "adapter_config.json").read_text()) for folder in (FIXTURE / case, tmp_path / "theirs")
+    )
     assert known["model_type"] == made["model_type"]
     drawn = ("init_weights", "reduction_factor", "leave_out", "inv_adapter_reduction_factor")
     settings = {key: value for key, value in known["config"].items() if key not in drawn}
@@ -143,7 +145,13 @@ def test_what_was_trained_here_comes_back_bitwise(tiny_base, tmp_path):
     one, two = host.state("one"), host.state("two")
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
-    assert "bert.encoder.layer.1.output.adapters.books.adapter_up.weight" in load_file(tmp_path / "theirs/adapter.safetensors")  # fmt: skip
+    theirs = load_file(tmp_path / "theirs" / "adapter.safetensors")
+    assert "bert.encoder.layer.1.output.adapters.books.adapter_up.weight" in theirs
+    for convert in (import_adapterhub, export_adapterhub):
+        with pytest.raises(InputError, match="there is something already"):
+            convert(tmp_path / "ours", tmp_path / "theirs")
+    with pytest.raises(InputError, match="cannot name an adapter"):
+        export_adapterhub(tmp_path / "ours", tmp_path / "new", "a.b")
 
 
 def copied(case: str, folder: Path, **changes) -> Path:
@@ -238,7 +246,7 @@ def test_damaged_and_strange_folders_are_named(tmp_path, tiny_base):
     with pytest.raises(InputError, match=r"adapter\.safetensors cannot be read"):
         import_adapterhub(folder, tmp_path / "out")
     (folder / "adapter.safetensors").unlink()
-    with pytest.raises(InputError, match="there are no weights, none of adapter.safetensors"):
+    with pytest.raises(InputError, match=r"there are no weights, none of adapter\.safetensors"):
         import_adapterhub(folder, tmp_path / "out")
     save_file(
         {"bert.encoder.layer.0.attention.self.query.loras.x.lora_A": torch.ones(1)}, folder / "adapter.safetensors"
@@ -247,7 +255,7 @@ def test_damaged_and_strange_folders_are_named(tmp_path, tiny_base):
         import_adapterhub(folder, tmp_path / "out")
     facts = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**facts, "model_type": "brt"}))
-    with pytest.raises(InputError, match="architecture 'brt' are not read. Did you mean 'bert'"):
+    with pytest.raises(InputError, match=r"architecture 'brt' are not read\. Did you mean 'bert'"):
         import_adapterhub(folder, tmp_path / "out")
     host = Host.load(str(tiny_base("bert")))
     for kind in (LoRA(rank=1), Invertible()):

@@ -11,6 +11,7 @@ import typer
 
 from guidebook import __version__
 from guidebook.cli.adapt import adapt
+from guidebook.cli.adapterhub import export_adapterhub, import_adapterhub
 from guidebook.cli.console import fail, print_text, quiet_libraries, remark
 from guidebook.cli.doctor import doctor
 from guidebook.cli.evaluate import evaluate
@@ -33,6 +34,8 @@ app.command("predict")(predict)
 app.command("evaluate")(evaluate)
 app.command("ls")(ls)
 app.command("doctor")(doctor)
+app.command("import-adapterhub")(import_adapterhub)
+app.command("export-adapterhub")(export_adapterhub)
 
 
 def _show_version(asked: bool) -> None:

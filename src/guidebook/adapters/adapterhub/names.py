@@ -75,6 +75,12 @@ class Architecture:
         return self.row.pattern("|".join(re.escape(name) for name in inside), indices)
 
 
+def check_new(out: Path) -> None:
+    """Raise InputError if there is something where an adapter is to be written."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: there is something already. Choose a new --out.")
+
+
 def form_of(config: Any) -> str:
     """Return the form of an adapter of ours; "layer" for Pfeiffer's where layers normalise before."""
     return "layer" if (config.kind, config.form) == ("pfeiffer", "output") else str(config.form)

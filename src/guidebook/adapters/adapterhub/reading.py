@@ -22,6 +22,7 @@ from guidebook.adapters.adapterhub.names import (
     WEIGHTS,
     Architecture,
     architecture_of,
+    check_new,
     module_in,
 )
 from guidebook.adapters.invertible import Invertible
@@ -58,6 +59,7 @@ def import_adapterhub(folder: Path, out: Path) -> str:
     Raises:
         InputError: not such a folder, a damaged file, or an adapter that computes what no kind of ours does.
     """
+    check_new(out)
     facts = _read_config(folder)
     found = architecture_of(str(facts.get("model_type")), folder / CONFIG_FILE)
     tensors = {LEGACY.sub("adapters", name): value.float() for name, value in _read_weights(folder).items()}
@@ -65,7 +67,7 @@ def import_adapterhub(folder: Path, out: Path) -> str:
         name.replace("invertible_lang_adapters", "invertible_adapters"): value for name, value in tensors.items()
     }
     config = _settings(facts, folder)
-    ours, used = {}, set()
+    used: set[str] = set()
     parts: list[tuple[Any, dict[str, Tensor]]] = []
     for convert in (_bottlenecks, _couplings):
         made, ours, names = convert(tensors, config, found, folder)

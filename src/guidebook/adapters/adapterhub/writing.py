@@ -18,6 +18,7 @@ from guidebook.adapters.adapterhub.names import (
     WEIGHTS,
     Architecture,
     architecture_of,
+    check_new,
     form_of,
     module_in,
 )
@@ -27,7 +28,7 @@ from guidebook.errors import InputError
 from guidebook.peft import BottleneckConfig, InvertibleConfig
 
 MOST_LAYERS = 256
-"""Layers below this are named as left out where not every layer has an adapter: a file does not say how many there are."""
+"""Layers below this are named as left out where not every layer has an adapter: no file says how many there are."""
 
 
 def export_adapterhub(folder: Path, out: Path, name: str = "guidebook") -> Path:
@@ -36,6 +37,9 @@ def export_adapterhub(folder: Path, out: Path, name: str = "guidebook") -> Path:
     Raises:
         InputError: no adapter is there, or one of a kind that AdapterHub's package does not have.
     """
+    check_new(out)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise InputError(f"{name!r} cannot name an adapter: letters, digits, - and _ only.")
     configs, state = read_adapter(folder)
     known = {type(config): config for config in configs}
     bottlenecks, coupling = known.pop(BottleneckConfig, None), known.pop(InvertibleConfig, None)

@@ -312,6 +312,29 @@ def test_no_inverse_where_embeddings_are_not_tied(hosts):
     assert host._configs["one"][0].inverse_modules is None
 
 
+@torch.no_grad()
+def test_the_inverse_finds_the_embeddings_wherever_they_stand():
+    from test_placement import tiny_host
+
+    host = tiny_host("xlm-roberta")  # its head comes before its body
+    assert [name for name, _ in host.model.named_children()] == ["lm_head", "roberta"]
+    before = host.model(**INPUTS).logits
+    host.add("one", Invertible(), 0)
+    host.activate(["one"])
+    assert torch.equal(host.model(**INPUTS).logits, before)
+    put_random = {name: torch.randn(value.shape) for name, value in host.state("one").items()}
+    host.load_state("one", Invertible(), put_random)
+    hidden = torch.randn(2, 3, 16)
+    decoder = host.model.lm_head.decoder
+    expected = decoder.base_layer(coupled(host, "one", "roberta.embeddings", hidden, uncouple))
+    torch.testing.assert_close(decoder(hidden), expected)
+    assert len(host.trainable()) == 0
+    host.activate(["one"], train=["one"])
+    assert len(host.trainable()) == 8
+    host.remove("one")
+    assert torch.equal(host.model(**INPUTS).logits, before)
+
+
 # DoRA and IA3 are PEFT's; what is ours is where they sit and what they start as
 
 

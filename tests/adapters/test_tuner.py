@@ -14,7 +14,11 @@ from peft import PeftModel, get_peft_model
 from torch import nn
 
 from guidebook.adapters.bottleneck import ACTIVATIONS, bottleneck
+from guidebook.adapters.compacter import Compacter
 from guidebook.adapters.host import Host
+from guidebook.adapters.invertible import Invertible
+from guidebook.adapters.parallel import Parallel
+from guidebook.adapters.pfeiffer import Pfeiffer
 from guidebook.adapters.presets import Houlsby
 from guidebook.errors import InputError
 from guidebook.peft import BottleneckConfig, BottleneckLayer, BottleneckModel, BottleneckType
@@ -35,6 +39,12 @@ def shake(model: nn.Module, name: str, seed: int) -> None:
             for parameter in (*layer.guidebook_bottleneck_down[name].parameters(),
                               *layer.guidebook_bottleneck_up[name].parameters()):  # fmt: skip
                 parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+
+
+def shake_all(host: Host, name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for parameter in host._parameters(name).values():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
 
 
 @pytest.fixture(scope="module")
@@ -271,14 +281,21 @@ def test_gradient_checkpointing_gives_the_same_gradients(model, inputs):
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta"])
+OURS = [Houlsby(width=4), Pfeiffer(width=4), Parallel(width=4), Compacter(width=4), Invertible()]
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [("bert", kind) for kind in OURS] + [("roberta", OURS[0])],
+    ids=lambda value: getattr(value, "kind", value),
+)
 @pytest.mark.parametrize("low_memory", [False, True])
-def test_plain_peft_loads_into_the_classification_class(tiny_base, tmp_path, family, low_memory):
+def test_plain_peft_loads_into_the_classification_class(tiny_base, tmp_path, family, kind, low_memory):
     from transformers import AutoModelForSequenceClassification
 
     host = Host.load(str(tiny_base(family)))
-    host.add("domain", Houlsby(width=4), 0)
-    shake(host.model, "domain", 0)
+    host.add("domain", kind, 0)
+    shake_all(host, "domain")
     host.save("domain", tmp_path)
     host.activate(["domain"])
     plain = AutoModelForSequenceClassification.from_pretrained(tiny_base(family)).eval()

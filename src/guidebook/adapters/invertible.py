@@ -71,18 +71,19 @@ class Invertible:
 
         return InvertibleConfig(
             target_modules=self.targets(model, placement),
-            inverse_modules=_tied_output(model),
+            inverse_modules=output_embeddings(model) if _are_tied(model) else None,
             reduction=self.reduction,
             activation=self.activation,
         )
 
 
-def _tied_output(model: Any) -> str | None:
-    """Return the expression for the output embeddings if they share their weight with the input embeddings."""
+def output_embeddings(model: Any) -> str | None:
+    """Return the expression for the module that turns hidden states into logits, None where there is none."""
     output = model.get_output_embeddings()
-    if output is None or output.weight is not model.get_input_embeddings().weight:
-        return None
-    return next(
-        (re.escape(name) for name, module in bare_modules(model) if getattr(module, "weight", None) is output.weight
-         and not hasattr(module, "embedding_dim")), None
-    )  # fmt: skip
+    output = output.base_layer if hasattr(output, "base_layer") else output
+    return next((re.escape(name) for name, module in bare_modules(model) if module is output), None)
+
+
+def _are_tied(model: Any) -> bool:
+    output = model.get_output_embeddings()
+    return output is not None and output.weight is model.get_input_embeddings().weight

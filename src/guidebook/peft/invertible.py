@@ -59,18 +59,19 @@ class InvertibleLayer(Wrapper):
     adapter_layer_names: tuple[str, ...] = tuple(f"guidebook_invertible_{name}" for name in PROJECTIONS)
     other_param_names: tuple[str, ...] = ("settings",)
 
-    def __init__(self, base_layer: nn.Module, features: int, owner: InvertibleLayer | None = None) -> None:
+    def __init__(self, base_layer: nn.Module, features: int, inverse: bool = False) -> None:
         super().__init__(base_layer)
         self.features = features
+        self.inverse = inverse
         for name in self.adapter_layer_names:
             setattr(self, name, nn.ModuleDict())
-        self._owner = [owner] if owner is not None else []  # a list, or the owner would become a part of this module
+        self.owner: list[InvertibleLayer] = []  # whose weights an inverse uses; a list keeps it out of the parameters
         self.train(base_layer.training)
 
     def update_layer(self, name: str, config: InvertibleConfig) -> None:
         """Add an adapter; its couplings add zero. The output embeddings use the weights at the embeddings."""
         self.settings[name] = config
-        if not self._owner:
+        if not self.inverse:
             low = self.features // 2
             high = self.features - low
             for which, reads, writes in (("first", high, low), ("second", low, high)):
@@ -86,7 +87,7 @@ class InvertibleLayer(Wrapper):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return coupled embeddings, or logits of uncoupled hidden states: the inverse takes the stack from the top."""
-        if self._owner:
+        if self.inverse:
             hidden = args[0]
             for name in reversed(self.running):
                 hidden = self._changed(uncouple, hidden, name)
@@ -97,7 +98,7 @@ class InvertibleLayer(Wrapper):
         return output
 
     def _changed(self, change: Any, hidden: Tensor, name: str) -> Tensor:
-        holder = self._owner[0] if self._owner else self
+        holder = self.owner[0] if self.inverse else self
         layers = [getattr(holder, projection)[name] for projection in self.adapter_layer_names]
         weights = [(down.weight, down.bias, up.weight, up.bias) for down, up in (layers[:2], layers[2:])]
         activation = ACTIVATIONS[self.settings[name].activation]
@@ -127,17 +128,17 @@ class InvertibleModel(WrapperModel):
         *,
         current_key: str,
     ) -> None:
+        inverse = peft_config.inverse_modules is not None and bool(
+            re.fullmatch(peft_config.inverse_modules, current_key)
+        )
         if not isinstance(target, InvertibleLayer):
-            owner = None
-            if peft_config.inverse_modules is not None and re.fullmatch(peft_config.inverse_modules, current_key):
-                layers = (module for module in self.model.modules() if isinstance(module, InvertibleLayer))
-                owner = next((layer for layer in layers if adapter_name in layer.settings), None)
-                if owner is None:
-                    raise InputError(f"The output embeddings {current_key} come before the embeddings in this model.")
-            features = owner.features if owner is not None else _embedded_features(target, self.model)
-            wrapped = InvertibleLayer(target, features, owner)
+            wrapped = InvertibleLayer(target, 0 if inverse else _embedded_features(target, self.model), inverse)
             self._replace_module(parent, target_name, wrapped, target)
             target = wrapped
+        layers = [module for module in self.model.modules() if isinstance(module, InvertibleLayer)]
+        for layer in layers:  # whichever of the two comes first in the model
+            if layer.inverse and not layer.owner:
+                layer.owner += [other for other in layers if not other.inverse]
         target.update_layer(adapter_name, peft_config)
         if adapter_name not in self.active_adapters:
             target.set_requires_grad(adapter_name, requires_grad=False)  # type: ignore[operator]

@@ -25,7 +25,7 @@ from guidebook.adapters.adapterhub.names import (
     check_new,
     module_in,
 )
-from guidebook.adapters.invertible import Invertible
+from guidebook.adapters.invertible import Invertible, output_embeddings
 from guidebook.adapters.storage import CONFIG_FILE, kind_of_config, write_adapter
 from guidebook.adapters.tuners import PEFT_ROOT
 from guidebook.adapters.union import joined
@@ -150,6 +150,7 @@ def _couplings(
         reduction=float(config.get("inv_adapter_reduction_factor") or 2.0), activation=_activation(config, folder)
     )
     made = kind.peft_config(found.model, found.row)
+    made.inverse_modules = output_embeddings(found.model)  # the package inverts whether embeddings are tied or not
     place = f"{PEFT_ROOT}{_embeddings(made)}.guidebook_invertible_"
     ours = {f"{place}{COUPLING[match[1]]}.{match[2]}": tensors[match[0]] for match in matches}
     return made, ours, {match[0] for match in matches}

@@ -112,8 +112,8 @@ class BottleneckLayer(Wrapper):
         self.row_adapters: Sequence[str] | None = None
         # A whole layer is adapted by a hook on itself, the first, so that whoever else has hooks there (transformers
         # collects hidden states with some) sees what the next layer sees.
-        whole = isinstance(base_layer, GradientCheckpointingLayer)
-        self._hook = base_layer.register_forward_hook(self._after, prepend=True) if whole else None
+        self.is_whole = isinstance(base_layer, GradientCheckpointingLayer)
+        self._hook = base_layer.register_forward_hook(self._after, prepend=True) if self.is_whole else None
         self.train(base_layer.training)
 
     def release(self) -> None:
@@ -162,7 +162,7 @@ class BottleneckLayer(Wrapper):
             elif form == "norm":
                 args = (adapt(self.base_layer(args[0]), args[0]), *args[1:])
         output = self.base_layer(*args, **kwargs)
-        return output if self._hook is not None else self._changed(turns, args, output)
+        return output if self.is_whole else self._changed(turns, args, output)
 
     def _after(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         return self._changed(self._turns(), args, output)

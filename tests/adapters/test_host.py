@@ -35,17 +35,18 @@ KINDS = [*map(made, TABLE), *UNIONS]
 PARTS = [kind for kind in KINDS if kind.kind != "full"]
 ALONE = [kind for kind in PARTS if set(kind.kind.split("+")) & set(ONE_AT_A_TIME)]
 MIXING = [kind for kind in PARTS if kind not in ALONE]
+FAST = ("houlsby", "pfeiffer", "lora", "full", "houlsby+invertible")
+"""The other kinds go through the same contracts in the slow tests."""
 PAIRS = [
     pytest.param(
         family,
         kind,
         id=f"{family}-{kind.kind}",
-        marks=[pytest.mark.slow] if family != "bert" and kind in KINDS[1:] else [],
+        marks=() if (family == "bert" and kind.kind in FAST) or kind.kind == "houlsby" else pytest.mark.slow,
     )
     for family in FAMILIES
     for kind in KINDS
 ]
-"""Every kind on BERT and the first kind on every family at once; the rest of the matrix takes longer."""
 PEFT_FILES = {"adapter_config.json", "adapter_model.safetensors"}
 
 
@@ -54,7 +55,8 @@ def kind_name(kind) -> str:
 
 
 def every(values):
-    return pytest.mark.parametrize("kind", values, ids=kind_name)
+    marked = [pytest.param(kind, marks=() if kind.kind in FAST else pytest.mark.slow) for kind in values]
+    return pytest.mark.parametrize("kind", marked, ids=kind_name)
 
 
 @pytest.fixture(scope="module")

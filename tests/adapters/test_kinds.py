@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from guidebook.adapters.bases import Base
 from guidebook.adapters.compacter import Compacter
 from guidebook.adapters.coupling import couple, uncouple
 from guidebook.adapters.dora import DoRA
@@ -240,6 +241,28 @@ def test_compacter_starts_with_the_variance_of_a_linear_layer(hosts):
 def test_what_does_not_divide_is_refused(hosts):
     with pytest.raises(InputError, match=r"adapter\.products is 3, expected a number that divides 16"):
         hosts("bert").add("one", Compacter(products=3), 0)
+
+
+def test_an_injection_that_fails_half_way_leaves_nothing(hosts, tmp_path):
+    from transformers import BertConfig, BertForMaskedLM
+
+    host = hosts("bert")
+    host.add("one", Compacter(width=4), 0)
+    host.save("one", tmp_path)
+    sizes = {"hidden_size": 18, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2}
+    config = BertConfig(vocab_size=20, **sizes)
+    other = Host(Base(BertForMaskedLM(config).eval(), None, config, "x", "x"))
+    before = other.model(input_ids=IDS).logits
+    for names in ([], ["there"]):
+        for name in names:
+            other.add(name, Houlsby(width=3), 0)
+        with pytest.raises(InputError, match="4 Kronecker products need a hidden size that 4 divides, found 18"):
+            other.load_adapter("one", tmp_path)
+        assert other.names == names
+        assert all(layer._all_available_adapter_names() == names for _, layer in other._tuners.layers())
+        assert torch.equal(other.model(input_ids=IDS).logits, before)
+    other.remove("there")
+    assert not [name for name, _ in other.model.named_modules() if "base_layer" in name]
 
 
 # invertible

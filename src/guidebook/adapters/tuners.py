@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import xxhash
 from peft import PeftConfig, PeftModel
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
@@ -58,7 +59,8 @@ class Tuners:
                     self.peft[kind] = PeftModel(self._model, config, adapter_name=name)
                 else:
                     self.peft[kind].add_adapter(name, config)
-            except ValueError as error:
+            except (ValueError, InputError) as error:
+                self._forget(name, PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type].tuner_layer_cls)
                 raise InputError(f"Adapter {name!r} does not fit the base: {error}") from error
             finally:
                 if hasattr(self._model, "peft_config"):  # the next type's tuner would take it for its own
@@ -173,6 +175,13 @@ class Tuners:
 
     def _kind_of(self, layer: Any) -> str:
         return next(kind for kind, tuner in self.peft.items() if isinstance(layer, tuner.base_model.tuner_layer_cls))
+
+    def _forget(self, name: str, layer_class: Any) -> None:
+        """Take away what an injection left that failed half-way."""
+        for module in self._model.modules():
+            if isinstance(module, layer_class):
+                module.delete_adapter(name)
+        self._unwrap(layer_class, empty=True)
 
     def _unwrap(self, layer_class: Any, empty: bool = False) -> None:
         """Put the base's own modules back where the wrappers of one type are; `empty`: only those without adapters."""

@@ -22,11 +22,11 @@ def joined(parts: Iterable[np.ndarray], total: int, dtype: np.dtype[np.int32]) -
             values[place : place + len(part)] = part
             place += len(part)
         return values
-    file = unnamed_file()
-    for part in parts:  # written, not mapped: dirty pages of a mapping count as the process's memory
-        file.write(np.ascontiguousarray(part, dtype).data)
-    file.flush()
-    return np.memmap(file, dtype=dtype, mode="r", shape=(total,))  # the mapping keeps the file alive
+    with unnamed_file() as file:
+        for part in parts:  # written, not mapped: dirty pages of a mapping count as the process's memory
+            file.write(np.ascontiguousarray(part, dtype).data)
+        file.flush()
+        return np.memmap(file, dtype=dtype, mode="r", shape=(total,))  # the mapping keeps what the file held
 
 
 def release(values: np.ndarray) -> None:

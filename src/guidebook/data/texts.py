@@ -34,6 +34,16 @@ def unnamed_file(folder: Path | None = None) -> IO[bytes]:
     return tempfile.TemporaryFile(dir=folder or scratch_folder())  # type: ignore[return-value]
 
 
+class _Unnamed:
+    """An unnamed file that is closed, and so removed, when nothing reads it any more."""
+
+    def __init__(self) -> None:
+        self.file = unnamed_file()
+
+    def __del__(self) -> None:
+        self.file.close()
+
+
 class Texts(Sequence[str]):
     """Texts that stand one after the other in a file, read when they are asked for.
 
@@ -44,8 +54,8 @@ class Texts(Sequence[str]):
     ('two', ['two', 'three'], ['three', 'one'])
     """
 
-    def __init__(self, file: IO[bytes], starts: np.ndarray, ends: np.ndarray) -> None:
-        self._file = file  # keeps the unnamed file alive
+    def __init__(self, file: _Unnamed, starts: np.ndarray, ends: np.ndarray) -> None:
+        self._file = file
         self._starts = starts
         self._ends = ends
 
@@ -105,28 +115,28 @@ class Texts(Sequence[str]):
 
     def _part(self, start: int, size: int) -> bytes:
         if hasattr(os, "pread"):  # leaves the file's position alone, which other threads and processes may share
-            return os.pread(self._file.fileno(), size, start)
-        self._file.seek(start)
-        return self._file.read(size)
+            return os.pread(self._file.file.fileno(), size, start)
+        self._file.file.seek(start)
+        return self._file.file.read(size)
 
 
 class Spool:
     """Writes texts to an unnamed file, one after the other."""
 
     def __init__(self) -> None:
-        self._file = unnamed_file()
+        self._file = _Unnamed()
         self._ends = array("q")
         self._written = 0
 
     def append(self, text: str) -> None:
         """Add one text."""
         # Half of a surrogate pair is kept, so that whoever refuses it can name its line.
-        self._written += self._file.write(text.encode("utf8", "surrogatepass"))
+        self._written += self._file.file.write(text.encode("utf8", "surrogatepass"))
         self._ends.append(self._written)
 
     def texts(self) -> Texts:
         """Return what was written."""
-        self._file.flush()
+        self._file.file.flush()
         ends = np.frombuffer(self._ends, dtype=np.int64) if self._ends else np.zeros(0, np.int64)
         return Texts(self._file, np.concatenate([[0], ends[:-1]]) if len(ends) else ends, ends)
 

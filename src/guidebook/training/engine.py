@@ -27,6 +27,7 @@ from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import Rows, input_of, pooled_rows, predict_probabilities
 from guidebook.training.settings import Training
 from guidebook.training.store import Store, code_digest, key_of
+from guidebook.training.trackers import deciding
 from guidebook.training.trainer import chosen_dtype, train_plan, training_arguments
 
 HEADS = "heads.safetensors"
@@ -114,7 +115,7 @@ class Engine:
                 "base": self.host.fingerprint,
                 "adapter": repr(self.adapter) if stage.train else None,
                 "settings": settings,
-                "trainer": dict(self.trainer),
+                "trainer": deciding(self.trainer),
                 "seed": self.seed,
                 "code": code_digest(),
             }

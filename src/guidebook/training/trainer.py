@@ -23,6 +23,7 @@ from guidebook.training.plan import StagePlan
 from guidebook.training.precision import rates
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
 from guidebook.training.store import COMPLETE, complete_checkpoint, fsync_folder
+from guidebook.training.trackers import check_trackers, close_runs, open_run, place_logs
 
 WEIGHTS = "trainable.safetensors"
 
@@ -198,6 +199,7 @@ def check_arguments(extra: Mapping[str, Any]) -> None:
     for name in extra:
         if name not in known:
             raise InputError(f"trainer.{name}: transformers.TrainingArguments has no such field.{nearest(name, known)}")
+    check_trackers(extra.get("report_to"))
     try:
         TrainingArguments(**{"output_dir": "", "report_to": "none", "use_cpu": not torch.cuda.is_available(), **extra})
     except (TypeError, ValueError, ImportError) as error:
@@ -255,8 +257,14 @@ def train_plan(
     trainer.callback_handler.callbacks = [
         item for item in trainer.callback_handler.callbacks if type(item).__name__ != "PrinterCallback"
     ]
-    began = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    arguments.run_name = arguments.run_name or f"{plan.stage.name}-{folder.stem[:12]}"
+    if (logs := place_logs(trainer, folder.parent, arguments.run_name)) is not None:
+        listener.note(f"{plan.stage.name}: tensorboard --logdir {logs}")
+    before, began = open_run(), time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        close_runs(before)
     if plan.stage.teacher is not None and plan.stage.teacher.keep and model.average is not None:
         with torch.no_grad():
             for name, value in model.trainable().items():

@@ -1,4 +1,4 @@
-"""How much memory does a large unlabelled target take? Every corpus is generated, and adapted to in a process of its own.
+"""How much memory does a large unlabelled target take? Corpora are generated, each is adapted to in its own process.
 
 python benchmarks/scale/bench.py --rows 10_000 1_000_000 10_000_000
 """
@@ -65,15 +65,19 @@ class Stopwatch(Listener):
         print(self.events[-1], file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
+        """What was read."""
         self.mark(text)
 
     def announce(self, estimate: Any) -> None:
+        """The plan is made."""
         self.mark("planned")
 
     def start(self, name: str, total: float | None) -> None:
+        """Something begins."""
         self.mark(f"start {name}")
 
     def finish(self, name: str, **figures: float) -> None:
+        """Something ended."""
         self.mark(f"finish {name}")
 
 

@@ -67,7 +67,7 @@ def fields_of(place: str) -> list[Field]:
     body = node.body if node is not None else []
     found = []
     for item, following in pairwise(body):
-        if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)):
+        if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)) or _is_of_class(item.annotation):
             continue
         if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
             text = " ".join(str(following.value.value).split())
@@ -98,7 +98,7 @@ def _default(node: ast.expr | None) -> str:
 def _value(node: ast.expr | None) -> object:
     """Return a default as plain data, ... where it is not: a tuple as a list, an empty factory as what it makes."""
     if isinstance(node, ast.Call):
-        factories = {"dict": {}, "list": [], "tuple": []}
+        factories: dict[str, object] = {"dict": {}, "list": [], "tuple": []}
         made = {ast.unparse(item.value) for item in node.keywords if item.arg == "default_factory"}
         return next((factories[name] for name in made if name in factories), ...)
     try:
@@ -106,6 +106,10 @@ def _value(node: ast.expr | None) -> object:
     except ValueError:
         return ...
     return list(value) if isinstance(value, tuple) else value
+
+
+def _is_of_class(node: ast.expr) -> bool:
+    return isinstance(node, ast.Subscript) and ast.unparse(node.value) == "ClassVar"
 
 
 def _choices(node: ast.expr) -> tuple[str, ...]:

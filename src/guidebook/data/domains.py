@@ -277,9 +277,7 @@ def _tagged(population: Population, table: Table, raw: Sequence[object], tags: T
     return select_rows(full, kept)
 
 
-def _labelled(
-    population: Population, table: Table, raw: Sequence[object], label_set: LabelSet | TagSet
-) -> Population:
+def _labelled(population: Population, table: Table, raw: Sequence[object], label_set: LabelSet | TagSet) -> Population:
     if isinstance(label_set, TagSet):
         return _tagged(population, table, raw, label_set)
     ids = label_set.encode(raw)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xxhash
@@ -46,6 +46,14 @@ class Stream:
             start, stop = self.tokens.offsets[row], self.tokens.offsets[row + 1]
             found[place, : stop - start] = self.labels[start:stop]  # type: ignore[index]
         return found
+
+    def take(self, rows: np.ndarray) -> Stream:
+        """Return the stream with only some rows (n,), in the given order."""
+        labels = self.labels
+        if labels is not None:
+            of_tokens = Tokens(labels, self.tokens.offsets, "") if self.per_token else None
+            labels = labels[rows] if of_tokens is None else of_tokens.take(rows).ids.astype(np.int64)
+        return replace(self, tokens=self.tokens.take(rows), owner=self.owner[rows], labels=labels)
 
     @property
     def fingerprint(self) -> str:

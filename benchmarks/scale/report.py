@@ -30,8 +30,7 @@ def page(records: list[dict[str, Any]]) -> str:
     """Return one row per size: corpus, tokens, seconds and memory of each part, the peak of the whole process."""
     newest = {record["asked"]: record for record in records}
     lines = [
-        "| rows | text | tokens | reading | tokens and plan | training and the rest | peak after reading | after the plan "
-        "| of the process |",
+        "| rows | text | tokens | reading | tokens, plan | training, rest | peak: reading | planning | process |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for rows, record in sorted(newest.items()):

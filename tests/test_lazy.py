@@ -16,7 +16,7 @@ COMMANDS = [
     ["--help"],
     ["--version"],
     *(["adapt", "--help"], ["predict", "--help"], ["evaluate", "--help"], ["doctor", "--help"]),
-    *(["ls"], ["ls", "methods", "--json"], ["ls", "architectures"], ["ls", "bases"]),
+    *(["recipe"], ["recipe", "--help"], ["ls"], ["ls", "methods", "--json"], ["ls", "architectures"], ["ls", "bases"]),
 ]
 
 

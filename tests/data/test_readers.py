@@ -216,7 +216,7 @@ def test_every_compression_changes_nothing_and_notices_damage(tmp_path: Path, su
 
     zstandard = pytest.importorskip("zstandard")
     pack = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress, ".zst": zstandard.compress}[suffix]
-    content = ("text\n" + "\n".join(f"row {number * number}" for number in range(30_000))).encode()
+    content = ("text\n" + "\n".join(f"row {number * number}" for number in range(5_000))).encode()
     plain = read_table(write(tmp_path, "a.csv", content), Columns(), {})
     packed = read_table(write(tmp_path, f"b.csv{suffix}", pack(content[:1000]) + pack(content[1000:])), Columns(), {})
     assert packed.texts == plain.texts

@@ -17,7 +17,7 @@ COMMANDS = [
     ["--version"],
     *(["adapt", "--help"], ["predict", "--help"], ["evaluate", "--help"], ["doctor", "--help"]),
     ["import-adapterhub", "--help"],
-    *(["ls"], ["ls", "methods", "--json"], ["ls", "architectures"], ["ls", "bases"]),
+    *(["recipe"], ["recipe", "--help"], ["ls"], ["ls", "methods", "--json"], ["ls", "architectures"], ["ls", "bases"]),
 ]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib import import_module
+from types import ModuleType
 
 
 class GuidebookError(Exception):
@@ -30,3 +32,27 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """
     found = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def require(module: str, extra: str, purpose: str) -> ModuleType:
+    """Return an optional module, imported.
+
+    Args:
+        module: Its name.
+        extra: The package's extra that brings it.
+        purpose: What needs it, as the start of a sentence.
+
+    Raises:
+        InputError: it is not installed; the message holds the command that installs it.
+
+    >>> require("json", "files", "This example").__name__
+    'json'
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise InputError(
+            f"{purpose} needs the package {package}, which is not installed ({error}). "
+            f"Install it: pip install 'guidebook[{extra}]'"
+        ) from error

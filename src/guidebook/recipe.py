@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from guidebook.adapters.presets import KINDS
 from guidebook.adapters.union import Union
 from guidebook.data.domains import Domain, domain_from
+from guidebook.data.hub import HUB
 from guidebook.errors import InputError, nearest
 from guidebook.methods import METHODS
 from guidebook.tasks import TASKS
@@ -180,11 +181,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def _anchored(item: Any, folder: Path) -> Any:
     if isinstance(item, str):
-        return str(folder / item)
+        return item if item.startswith(HUB) else str(folder / item)
     if isinstance(item, dict):
         changed = dict(item)
         if isinstance(changed.get("path"), str):
-            changed["path"] = str(folder / changed["path"])
+            changed["path"] = _anchored(changed["path"], folder)
         if "test" in changed:
             changed["test"] = _anchored(changed["test"], folder)
         return changed

@@ -74,10 +74,10 @@ def watch(patch: pytest.MonkeyPatch, entry: Entry) -> None:
         now["engine"] = self
         return train(self, *arguments)
 
-    def watched_plan(model: torch.nn.Module, plan: Any, *arguments: Any) -> Any:
+    def watched_plan(model: torch.nn.Module, plan: Any, *arguments: Any, **options: Any) -> Any:
         host = now["engine"].host
         before = {name: value.detach().clone() for name, value in model.named_parameters()}
-        figures = train_plan(model, plan, *arguments)
+        figures = train_plan(model, plan, *arguments, **options)
         moved = {name for name, value in model.named_parameters() if not torch.equal(value, before[name])}
         with host.disabled():
             off = logits_of(host)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from guidebook.adapters.presets import KINDS
 from guidebook.cli.console import Terminal, print_json, print_plan, print_text, stdout, table
 from guidebook.cli.fields import field_text
 from guidebook.errors import InputError
+from guidebook.methods import METHODS
 
 if TYPE_CHECKING:
     from guidebook.artifact import Guidebook
@@ -38,8 +40,14 @@ def adapt(
     base: Annotated[str | None, typer.Option(help=recipe_text("base"))] = None,
     source: Annotated[list[str] | None, typer.Option(help=recipe_text("source") + REPEAT, show_default=False)] = None,
     target: Annotated[list[str] | None, typer.Option(help=recipe_text("targets") + REPEAT, show_default=False)] = None,
-    method: Annotated[str | None, typer.Option(help=recipe_text("method") + " See `guidebook ls methods`.")] = None,
-    adapter: Annotated[str | None, typer.Option(help=recipe_text("adapter") + " See `guidebook ls adapters`.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help=recipe_text("method") + " See `guidebook ls methods`.", autocompletion=lambda: list(METHODS)),
+    ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(help=recipe_text("adapter") + " See `guidebook ls adapters`.", autocompletion=lambda: list(KINDS)),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the guidebook. Empty: runs/ and the recipe's name.", show_default=False),

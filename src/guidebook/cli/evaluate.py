@@ -15,7 +15,7 @@ from guidebook.cli.predict import domain_of
 
 def evaluate(
     book: Annotated[Path, typer.Argument(metavar="BOOK", help="Folder of a guidebook.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled rows: CSV or JSONL, plain, .gz or .xz.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled rows: a file, a folder, or hf:OWNER/NAME.")],
     words: Annotated[
         list[str] | None,
         typer.Argument(

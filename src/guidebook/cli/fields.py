@@ -32,6 +32,8 @@ class Field:
     choices: tuple[str, ...]
     """The values of a Literal."""
     text: str
+    value: object = ...
+    """The default itself; ... where the field has none, or one that is not plain data."""
 
 
 @cache
@@ -65,11 +67,12 @@ def fields_of(place: str) -> list[Field]:
     body = node.body if node is not None else []
     found = []
     for item, following in pairwise(body):
-        if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)):
+        if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)) or _is_of_class(item.annotation):
             continue
         if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
             text = " ".join(str(following.value.value).split())
-            found.append(Field(item.target.id, _default(item.value), _choices(item.annotation), text))
+            default, choices = _default(item.value), _choices(item.annotation)
+            found.append(Field(item.target.id, default, choices, text, _value(item.value)))
     return found
 
 
@@ -90,6 +93,23 @@ def _default(node: ast.expr | None) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, bool | str):
         return str(node.value).lower() if isinstance(node.value, bool) else node.value
     return ast.unparse(node)
+
+
+def _value(node: ast.expr | None) -> object:
+    """Return a default as plain data, ... where it is not: a tuple as a list, an empty factory as what it makes."""
+    if isinstance(node, ast.Call):
+        factories: dict[str, object] = {"dict": {}, "list": [], "tuple": []}
+        made = {ast.unparse(item.value) for item in node.keywords if item.arg == "default_factory"}
+        return next((factories[name] for name in made if name in factories), ...)
+    try:
+        value = ast.literal_eval(node) if node is not None else ...
+    except ValueError:
+        return ...
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _is_of_class(node: ast.expr) -> bool:
+    return isinstance(node, ast.Subscript) and ast.unparse(node.value) == "ClassVar"
 
 
 def _choices(node: ast.expr) -> tuple[str, ...]:

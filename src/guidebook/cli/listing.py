@@ -27,7 +27,10 @@ KNOWN = ("methods", "adapters", "bases", "architectures", "tasks", "losses", "gu
 
 def ls(
     what: Annotated[
-        str | None, typer.Argument(metavar="WHAT", help=", ".join(KNOWN) + ". Empty: all but guidebooks.")
+        str | None,
+        typer.Argument(
+            metavar="WHAT", autocompletion=lambda: list(KNOWN), help=", ".join(KNOWN) + ". Empty: all but guidebooks."
+        ),
     ] = None,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to look for guidebooks.")] = Path(),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -17,6 +17,7 @@ from guidebook.cli.doctor import doctor
 from guidebook.cli.evaluate import evaluate
 from guidebook.cli.listing import ls
 from guidebook.cli.predict import predict
+from guidebook.cli.recipe import recipe
 from guidebook.errors import GuidebookError
 
 INTERRUPTED = 130
@@ -24,7 +25,6 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="guidebook",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,6 +36,7 @@ app.command("ls")(ls)
 app.command("doctor")(doctor)
 app.command("import-adapterhub")(import_adapterhub)
 app.command("export-adapterhub")(export_adapterhub)
+app.add_typer(recipe, name="recipe")
 
 
 def _show_version(asked: bool) -> None:

@@ -27,7 +27,7 @@ ROWS_AT_ONCE = 1024  # lines appear, and the bar moves, this many rows at a time
 def predict(
     book: Annotated[Path, typer.Argument(metavar="BOOK", help="Folder of a guidebook.")],
     file: Annotated[
-        Path, typer.Argument(metavar="FILE|-", help="CSV, JSONL or TXT, plain, .gz or .xz; - is stdin.")
+        Path, typer.Argument(metavar="FILE|-", help="A file, a folder of files, or hf:OWNER/NAME; - is stdin.")
     ] = Path("-"),
     words: Annotated[
         list[str] | None,

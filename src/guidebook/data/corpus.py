@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
+import xxhash
 
 from guidebook.data.domains import Domain, LabelSet, Population, load_sources, load_target, load_text, split_rows
 from guidebook.data.tags import TagSet, flat
+from guidebook.data.texts import Texts, take
 from guidebook.errors import InputError
 
 
@@ -83,10 +86,29 @@ def read_corpus(
     )
 
 
-def documents(population: Population) -> list[str]:
+def documents(population: Population) -> Sequence[str]:
     """Return the distinct texts of a population in order; a pair is two documents."""
-    texts = population.texts if population.text_pairs is None else [*population.texts, *population.text_pairs]
-    return list(dict.fromkeys(texts))
+    return take(_every_text(population), distinct_rows(population))
+
+
+def distinct_rows(population: Population) -> np.ndarray:
+    """Return which of a population's texts (a pair is two, all second ones last) are the first of their kind.
+
+    Texts on disk are told apart by 64-bit hashes: of ten million, one is lost by mistake once in some 300,000 corpora.
+    """
+    texts = _every_text(population)
+    if isinstance(texts, list):
+        first = dict(zip(reversed(texts), range(len(texts) - 1, -1, -1), strict=True))
+        return np.sort(np.fromiter(first.values(), np.int64, count=len(first)))
+    keys = np.fromiter((xxhash.xxh3_64_intdigest(text.encode()) for text in texts), np.uint64, count=len(texts))
+    return np.sort(np.unique(keys, return_index=True)[1])
+
+
+def _every_text(population: Population) -> Sequence[str]:
+    texts, pairs = population.texts, population.text_pairs
+    if isinstance(texts, Texts) or isinstance(pairs, Texts):
+        return texts if pairs is None else Texts.of(chain(texts, pairs))
+    return [*texts] if pairs is None else [*texts, *pairs]
 
 
 def labels_of(populations: Sequence[Population]) -> np.ndarray:

@@ -52,7 +52,7 @@ class Domain:
     labels: Sequence[object] | None = None
     """Labels; those of a target are only read by the final evaluation."""
     path: str | None = None
-    """The file, if the texts are in one: .csv, .jsonl or .txt, plain or .gz, .xz."""
+    """The file, the folder of files, or hf:OWNER/NAME[/CONFIG][:SPLIT], if the texts are in one."""
     where: Mapping[str, object] = field(default_factory=dict)
     """Keep only the rows of the file whose column has this value, or one of these."""
     columns: Columns = field(default_factory=Columns)
@@ -160,11 +160,11 @@ def load_sources(
     places = [table.path or f"domain {domain.name!r}" for domain, table in zip(domains, tables, strict=True)]
     if declared_labels is not None:
         for table, labels, place in zip(tables, raw, places, strict=True):
-            kind.from_raw(labels, declared_labels, place, lines=table.lines, unit="line" if table.path else "row")
+            kind.from_raw(labels, declared_labels, place, lines=table.lines, unit=table.unit)
     together = [label for labels in raw for label in labels]
     label_set = kind.from_raw(together, declared_labels, " + ".join(places))
     populations = [_population(domain, table, "source") for domain, table in zip(domains, tables, strict=True)]
-    return [_labelled(p, labels, label_set) for p, labels in zip(populations, raw, strict=True)], label_set
+    return [_labelled(*each, label_set) for each in zip(populations, tables, raw, strict=True)], label_set
 
 
 def load_target(domain: Domain, *, words: bool = False) -> Population:
@@ -200,6 +200,7 @@ def _read(domain: Domain, *, labels: bool = True, words: bool = False) -> Table:
         lines=[row + 1 for row in kept],
         columns=Columns(),
         path="",
+        unit="row",
         empty=len(texts) - len(kept),
     )
 
@@ -263,11 +264,11 @@ def _population(domain: Domain, table: Table, role: str) -> Population:
     )
 
 
-def _tagged(population: Population, raw: Sequence[object], tags: TagSet) -> Population:
+def _tagged(population: Population, table: Table, raw: Sequence[object], tags: TagSet) -> Population:
     for text, row, line in zip(population.texts, raw, population.lines, strict=True):
         words, found = len(text.split(" ")), len(words_of(row)) if row is not None else 0
         if found not in (0, words):
-            place = f"{population.path} line {line}" if population.path else f"domain {population.name!r} row {line}"
+            place = f"{table.path or f'domain {population.name!r}'} {table.unit} {line}"
             raise InputError(f"{place}: {found} tags for {words} words, expected one per word. Fix the row.")
     ids = tags.encode(raw)
     kept = np.flatnonzero([len(row) > 0 for row in ids])
@@ -276,9 +277,9 @@ def _tagged(population: Population, raw: Sequence[object], tags: TagSet) -> Popu
     return select_rows(full, kept)
 
 
-def _labelled(population: Population, raw: Sequence[object], label_set: LabelSet | TagSet) -> Population:
+def _labelled(population: Population, table: Table, raw: Sequence[object], label_set: LabelSet | TagSet) -> Population:
     if isinstance(label_set, TagSet):
-        return _tagged(population, raw, label_set)
+        return _tagged(population, table, raw, label_set)
     ids = label_set.encode(raw)
     missing = int((ids < 0).sum())
     dropped = {**population.dropped, **({"no label": missing} if missing else {})}
@@ -290,7 +291,7 @@ def _broken_text(domain: Domain, table: Table) -> str:
     for row, line in enumerate(table.lines):
         for text in (table.texts[row], table.text_pairs[row] if table.text_pairs is not None else ""):
             if any("\ud800" <= character <= "\udfff" for character in text):
-                place = f"{table.path} line {line}" if table.path else f"domain {domain.name!r} row {line}"
+                place = f"{table.path or f'domain {domain.name!r}'} {table.unit} {line}"
                 return (
                     f"{place}: the text holds half of a surrogate pair (a cut emoji). Write it again as valid Unicode."
                 )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from guidebook.data.columns import Columns
 from guidebook.data.fingerprints import hash_texts, text_keys
+from guidebook.data.folder import Numbers
+from guidebook.data.texts import take
 from guidebook.errors import InputError, RunError
 
 PURPOSES = ("final evaluation", "oracle")
@@ -69,8 +72,8 @@ class Population:
         text_pairs: Second texts, if the domain has pairs.
         labels: (N,) int64 class ids; sources only. Where words are labelled: (N,) tuples of one id per word.
         hidden: Labels of a target that has any.
-        lines: Line of each row in the file, or its number in the texts given in memory, from 1.
-        path: The file; "" for texts in memory.
+        lines: Line of each row in the file, or its number in the texts given in memory, from 1; in a folder both words.
+        path: The file, folder or data set; "" for texts in memory.
         columns: Columns of the file that were chosen.
         dropped: Why rows were dropped -> how many.
         fingerprint: Hash of texts and pairs only.
@@ -80,11 +83,11 @@ class Population:
 
     name: str
     role: str
-    texts: list[str]
-    text_pairs: list[str] | None
+    texts: Sequence[str]
+    text_pairs: Sequence[str] | None
     labels: np.ndarray | None
     hidden: HiddenLabels | None
-    lines: list[int]
+    lines: Sequence[Any]
     path: str
     columns: Columns
     dropped: dict[str, int]
@@ -95,20 +98,26 @@ class Population:
 
 def select_rows(population: Population, rows: Sequence[int] | np.ndarray) -> Population:
     """Return the population with only some rows, in the given order."""
-    kept = [int(row) for row in rows]
-    texts = [population.texts[row] for row in kept]
-    pairs = population.text_pairs and [population.text_pairs[row] for row in kept]
+    kept = np.asarray(rows, dtype=np.int64)
+    texts = take(population.texts, kept)
+    pairs = None if population.text_pairs is None else take(population.text_pairs, kept)
     labels = None if population.labels is None else population.labels[kept]
     return dataclasses.replace(
         population,
         texts=texts,
         text_pairs=pairs,
         labels=labels,
-        hidden=population.hidden and population.hidden.take(kept),
-        lines=[population.lines[row] for row in kept],
+        hidden=population.hidden and population.hidden.take(kept.tolist()),
+        lines=_taken(population.lines, kept),
         fingerprint=hash_texts(texts, pairs),
         labels_fingerprint=None if labels is None else hash_labels(labels, population.label_names),
     )
+
+
+def _taken(lines: Sequence[Any], rows: np.ndarray) -> Sequence[Any]:
+    if isinstance(lines, Numbers):
+        return lines.take(rows)
+    return np.asarray(lines)[rows] if isinstance(lines, array) else [lines[row] for row in rows.tolist()]
 
 
 def split_rows(population: Population, share: float, seed: int) -> tuple[Population, Population]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xxhash
 
+from guidebook.data.large import joined, release
 from guidebook.data.tokens import Tokens
+
+PIECE = 2**20  # token ids copied at a time
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,19 @@ class Stream:
             found[place, : stop - start] = self.labels[start:stop]  # type: ignore[index]
         return found
 
+    def take(self, rows: np.ndarray) -> Stream:
+        """Return the stream with only some rows (n,), in the given order."""
+        labels = self.labels
+        if labels is not None:
+            of_tokens = Tokens(labels, self.tokens.offsets, "") if self.per_token else None
+            labels = labels[rows] if of_tokens is None else of_tokens.take(rows).ids.astype(np.int64)
+        return replace(self, tokens=self.tokens.take(rows), owner=self.owner[rows], labels=labels)
+
     @property
     def fingerprint(self) -> str:
         """Hash of exactly what training on the stream can see."""
         digest = xxhash.xxh3_128(self.tokens.fingerprint.encode())
-        digest.update(self.owner.astype(np.int64).tobytes())
+        digest.update(np.ascontiguousarray(self.owner, np.int64).data)
         digest.update(self.ratios.astype(np.float64).tobytes())
         if self.labels is not None:
             digest.update(self.labels.astype(np.int64).tobytes())
@@ -77,5 +88,12 @@ def concatenate(parts: Sequence[Tokens]) -> Tokens:
     lengths = np.concatenate([part.lengths for part in parts])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     together = "+".join(part.fingerprint for part in parts)
-    ids = np.concatenate([part.ids for part in parts])
+    ids = joined(_ids(parts), int(offsets[-1]), np.dtype(np.int32))
     return Tokens(ids, offsets, xxhash.xxh3_128_hexdigest(together.encode()))
+
+
+def _ids(parts: Sequence[Tokens]) -> Iterator[np.ndarray]:
+    for part in parts:
+        for start in range(0, len(part.ids), PIECE):
+            yield part.ids[start : start + PIECE]
+        release(part.ids)

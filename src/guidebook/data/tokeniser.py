@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import numpy as np
 import xxhash
 
 from guidebook.data.fingerprints import hash_texts
+from guidebook.data.large import joined, release
 from guidebook.errors import InputError, RunError
 
+BLOCK = 65_536  # rows taken at a time
 SLICE = 4_096  # texts per call of the tokenizer, which works through them in parallel
 STORED = np.dtype("<i4")
 
@@ -42,18 +45,28 @@ class Tokens:
         row = range(len(self))[row]
         return self.ids[self.offsets[row] : self.offsets[row + 1]]
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Number of tokens of each row, (N,) int64."""
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> Tokens:
         """Return some rows (n,) in the given order."""
-        lengths = self.lengths[rows]
-        starts = np.repeat(self.offsets[rows] - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-        chosen = np.asarray(self.ids)[starts + np.arange(int(lengths.sum()))]
-        which = xxhash.xxh3_128_hexdigest(self.fingerprint.encode() + np.asarray(rows, np.int64).tobytes())
-        return Tokens(chosen, offsets_of(lengths), which)
+        rows = np.asarray(rows, np.int64)
+        offsets = offsets_of(self.lengths[rows])
+        ids = joined(self._blocks(rows), int(offsets[-1]), STORED)
+        which = xxhash.xxh3_128(self.fingerprint.encode())
+        which.update(np.ascontiguousarray(rows).data)
+        return Tokens(ids, offsets, which.hexdigest())
+
+    def _blocks(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
+            lengths = self.lengths[block]
+            before = np.cumsum(lengths) - lengths
+            places = np.repeat(self.offsets[block] - before, lengths) + np.arange(int(lengths.sum()))
+            yield np.asarray(self.ids)[places]
+        release(self.ids)
 
 
 def tokenise(texts: Sequence[str], tokenizer: Any, cache: Path | None = None) -> Tokens:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from guidebook.data.fingerprints import hash_texts
+from guidebook.data.large import joined, release
 from guidebook.data.tokeniser import Tokens, offsets_of, tokenise, whole_text
 from guidebook.errors import InputError
 
@@ -234,11 +235,18 @@ def _assemble(parts: Sequence[_Part], made: str) -> Tokens:
     """Return rows put together from parts, left to right."""
     pieces = [part for part in parts if isinstance(part, _Pieces)]
     constant = sum(len(part) for part in parts if not isinstance(part, _Pieces))
-    offsets = offsets_of(np.sum([part.sizes for part in pieces], axis=0) + constant)
-    ids = np.empty(int(offsets[-1]), dtype=np.int32)
+    sizes = pieces[0].sizes if len(pieces) == 1 else np.sum([part.sizes for part in pieces], axis=0)
+    offsets = offsets_of(sizes + constant)
+    ids = joined(_blocks(parts, offsets), int(offsets[-1]), np.dtype(np.int32))
+    return Tokens(ids, offsets, hash_texts([made, *(part.tokens.fingerprint for part in pieces)]))
+
+
+def _blocks(parts: Sequence[_Part], offsets: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the token ids of some rows after the other."""
     for start in range(0, len(offsets) - 1, BLOCK):
         block = slice(start, min(start + BLOCK, len(offsets) - 1))
-        place = offsets[block].copy()
+        place = offsets[block] - offsets[start]
+        ids = np.empty(int(offsets[block.stop] - offsets[start]), dtype=np.int32)
         for part in parts:
             if isinstance(part, _Pieces):
                 sizes = part.sizes[block]
@@ -249,7 +257,10 @@ def _assemble(parts: Sequence[_Part], made: str) -> Tokens:
                 for token in part:
                     ids[place] = token
                     place += 1
-    return Tokens(ids, offsets, hash_texts([made, *(part.tokens.fingerprint for part in pieces)]))
+        yield ids
+    for part in parts:
+        if isinstance(part, _Pieces):
+            release(part.tokens.ids)
 
 
 def _runs(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:

@@ -25,8 +25,10 @@ from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import Rows, input_of, pooled_rows, predict_probabilities
-from guidebook.training.settings import Training
+from guidebook.training.settings import FuseTraining, TaskTraining, Training
+from guidebook.training.stopping import EarlyStopping, hold_out
 from guidebook.training.store import Store, code_digest, key_of
+from guidebook.training.trackers import deciding
 from guidebook.training.trainer import chosen_dtype, train_plan, training_arguments
 
 HEADS = "heads.safetensors"
@@ -114,7 +116,7 @@ class Engine:
                 "base": self.host.fingerprint,
                 "adapter": repr(self.adapter) if stage.train else None,
                 "settings": settings,
-                "trainer": dict(self.trainer),
+                "trainer": deciding(self.trainer),
                 "seed": self.seed,
                 "code": code_digest(),
             }
@@ -122,7 +124,24 @@ class Engine:
 
     def plan(self, stage: Stage) -> StagePlan:
         """Return every batch of a stage."""
+        if (settings := self._settings(stage)).patience is not None:
+            stage, _ = hold_out(stage, settings.held_out, self.seed)
         return StagePlan(stage, self.train, self.seed, input_of(self.host), parts=self.train.micro_batches)
+
+    def _stopping(self, stage: Stage, model: StageModel, steps: int) -> EarlyStopping | None:
+        """Return what stops a stage early, if its settings ask for that: one pass over held-out rows a measurement."""
+        settings = self._settings(stage)
+        if settings.patience is None:
+            return None
+        _, out = hold_out(stage, settings.held_out, self.seed)
+        tokens = sum(int(read.stream.tokens.lengths.sum()) for read in next(iter(out.losses.values())).reads[:1])
+        once = dataclasses.replace(
+            self.train,
+            fuse=dataclasses.replace(self.train.fuse, tokens=tokens),
+            task=dataclasses.replace(self.train.task, epochs=1.0),
+        )
+        held_out = StagePlan(out, once, self.seed, input_of(self.host))
+        return EarlyStopping(model, held_out, settings.patience, steps)
 
     def train_or_reuse(self, stage: Stage, made: Mapping[str, Trained]) -> Trained:
         """Return the trained stage: from the store if it is there, else trained (on from its last checkpoint)."""
@@ -145,14 +164,15 @@ class Engine:
         arguments = training_arguments(
             self.store.work(key),
             self.train,
-            self._settings(plan),
+            self._settings(stage),
             steps=plan.steps,
             rate=self._rate(plan),
             extra=dict(self.trainer),
         )
         arguments.seed = seed_for(self.seed, "trainer") % 2**32
         self.listener.start(stage.name, plan.steps)
-        figures = train_plan(model, plan, arguments, self.listener, self.train.checkpoint_seconds)
+        stopping = self._stopping(stage, model, plan.steps)
+        figures = train_plan(model, plan, arguments, self.listener, self.train.checkpoint_seconds, stopping=stopping)
         figures["trainable_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.listener.finish(stage.name, seconds=figures["seconds"])
 
@@ -210,11 +230,12 @@ class Engine:
                 load_heads(place, heads)
         return heads
 
-    def _settings(self, plan: StagePlan) -> Any:
-        return self.train.fuse if plan.length_in == "tokens" else self.train.task
+    def _settings(self, stage: Stage) -> FuseTraining | TaskTraining:
+        first = next(iter(stage.losses.values()))
+        return self.train.fuse if first.length_in == "tokens" else self.train.task
 
     def _rate(self, plan: StagePlan) -> float:
-        rate = plan.stage.learning_rate or self._settings(plan).learning_rate
+        rate = plan.stage.learning_rate or self._settings(plan.stage).learning_rate
         return float(self.adapter.learning_rate if rate is None else rate)
 
     def attach(self, trained: Trained) -> nn.Module | None:

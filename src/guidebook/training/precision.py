@@ -38,11 +38,11 @@ class Rates:
         return self.bfloat16 >= WORTH_IT * self.float32
 
 
-def race(clock: Clock = time.perf_counter) -> Rates:
+def race(clock: Clock = time.thread_time) -> Rates:
     """Return the best of a few matrix products in each format, taken in turn, on one thread, in about 50 ms.
 
-    One thread, so that the verdict does not hang on how many a run is given; in turn, so that a busy moment of the
-    machine meets both.
+    One thread, so that the verdict does not hang on how many a run is given; its processor time, so that it does not
+    hang on what else the machine does; in turn, so that a moment in which it is throttled meets both.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -61,7 +61,7 @@ def race(clock: Clock = time.perf_counter) -> Rates:
     return Rates(*(round(work / best[dtype], 1) for dtype in (torch.float32, torch.bfloat16)))
 
 
-def measured_rates(root: Path, clock: Clock = time.perf_counter) -> Rates | None:
+def measured_rates(root: Path, clock: Clock = time.thread_time) -> Rates | None:
     """Return this processor's rates: those kept under `root`, else of a race, which are then kept.
 
     The first race counts, also among processes that race at once, so that a machine decides once. Where `root` cannot

@@ -12,7 +12,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from guidebook.data.batches import mixture_ratios
-from guidebook.data.corpus import Corpus, documents, labels_of
+from guidebook.data.corpus import Corpus, distinct_rows, documents, labels_of
 from guidebook.data.domains import Population, select_rows
 from guidebook.data.streams import Stream, concatenate, seed_for, stack_streams
 from guidebook.data.tags import flat
@@ -57,6 +57,8 @@ class Material:
         self.words = words
         self._cache = cache
         self._texts: dict[str, Stream] = {}
+        self._mixes: dict[tuple[Any, ...], Stream] = {}
+        self._plain: dict[str, Tokens] = {}
         self._rows: dict[str, Rows] = {}
 
     @cached_property
@@ -101,7 +103,11 @@ class Material:
         parts = [self._text(population) for population in populations]
         counts = np.array([int(part.tokens.lengths.sum()) for part in parts])
         names = [population.name for population in populations]
-        return stack_streams("text", parts, mixture_ratios(counts, mixture, names))
+        ratios = mixture_ratios(counts, mixture, names)
+        key = (*names, *(part.tokens.fingerprint for part in parts), *ratios)
+        if key not in self._mixes:
+            self._mixes[key] = stack_streams("text", parts, ratios)
+        return self._mixes[key]
 
     def unlabelled(self, name: str, populations: Sequence[Population]) -> Stream:
         """Return the texts of populations as rows of the task, truncated to its length, without labels."""
@@ -111,7 +117,10 @@ class Material:
     def _text(self, population: Population) -> Stream:
         key = f"{population.role} {population.name}"
         if key not in self._texts:
-            pieces = chunk(tokenise(documents(population), self.tokenizer, self._cache), self.length, self.specials)
+            tokens, second = self.plain_tokens(population), self.plain_pairs(population)
+            tokens = tokens if second is None else concatenate([tokens, second])
+            rows = distinct_rows(population)
+            pieces = chunk(tokens if len(rows) == len(tokens) else tokens.take(rows), self.length, self.specials)
             owner = np.zeros(len(pieces), np.int64)
             self._texts[key] = Stream(population.name, pieces, owner, (population.name,), np.ones(1))
         return self._texts[key]
@@ -131,12 +140,18 @@ class Material:
 
     def plain_tokens(self, population: Population) -> Tokens:
         """Return a population's texts as tokens, uncut."""
-        return tokenise(population.texts, self.tokenizer, self._cache)
+        return self._tokens(f"first {population.fingerprint}", population.texts)
 
     def plain_pairs(self, population: Population) -> Tokens | None:
         """Return a population's second texts as tokens, uncut, if it has any."""
         pairs = population.text_pairs
-        return tokenise(pairs, self.tokenizer, self._cache) if pairs is not None else None
+        return self._tokens(f"second {population.fingerprint}", pairs) if pairs is not None else None
+
+    def _tokens(self, key: str, texts: Sequence[str]) -> Tokens:
+        """Return texts as tokens, made once: even the hash by which stored ones are found takes a while for many."""
+        if key not in self._plain:
+            self._plain[key] = tokenise(texts, self.tokenizer, self._cache)
+        return self._plain[key]
 
 
 class Run:

@@ -22,6 +22,11 @@ class FuseTraining:
     """AdamW's weight decay."""
     mask_rate: float = 0.15
     """Share of the tokens that a masked language model predicts."""
+    patience: int | None = None
+    """Stop early when the loss on held-out text has not fallen for so many of its 20 measurements, and keep the best
+    weights. Empty: train to the end of the schedule and keep the last."""
+    held_out: float = 0.05
+    """Share of the text, at most 512 pieces, that is not trained on and tells when to stop; only with `patience`."""
 
     def __post_init__(self) -> None:
         _check("fuse.tokens", self.tokens, self.tokens is None or self.tokens >= 1, "at least 1")
@@ -43,6 +48,11 @@ class TaskTraining:
     """Share of the steps in which the learning rate rises; then it falls to zero on a line."""
     weight_decay: float = 0.0
     """AdamW's weight decay."""
+    patience: int | None = None
+    """Stop early when the loss on held-out source rows has not fallen for so many of its 20 measurements, and keep the
+    best weights. Empty: train to the end of the schedule and keep the last."""
+    held_out: float = 0.1
+    """Share of the labelled rows, at most 512, that is not trained on and tells when to stop; only with `patience`."""
 
     def __post_init__(self) -> None:
         _check("task.epochs", self.epochs, self.epochs > 0, "more than 0")
@@ -86,6 +96,9 @@ def _check_schedule(name: str, settings: FuseTraining | TaskTraining) -> None:
     _check(f"{name}.learning_rate", rate, rate is None or 0 < rate < float("inf"), "more than 0")
     _check(f"{name}.warmup", settings.warmup, 0 <= settings.warmup <= 1, "a share, from 0 to 1")
     _check(f"{name}.weight_decay", settings.weight_decay, settings.weight_decay >= 0, "0 or more")
+    patience = settings.patience
+    _check(f"{name}.patience", patience, patience is None or patience >= 1, "at least 1")
+    _check(f"{name}.held_out", settings.held_out, 0 < settings.held_out < 1, "more than 0 and less than 1")
 
 
 def _check(name: str, value: object, fits: bool, expected: str) -> None:

@@ -22,7 +22,9 @@ from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
 from guidebook.training.precision import rates
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
+from guidebook.training.stopping import EarlyStopping, measured
 from guidebook.training.store import COMPLETE, complete_checkpoint, fsync_folder
+from guidebook.training.trackers import check_trackers, close_runs, open_run, place_logs
 
 WEIGHTS = "trainable.safetensors"
 
@@ -47,7 +49,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     loss_is_scaled_for_ga = False  # a step's parts are means over its parts: Trainer divides by their number
 
-    def __init__(self, model: StageModel, arguments: TrainingArguments, plan: StagePlan, listener: Listener) -> None:
+    def __init__(
+        self,
+        model: StageModel,
+        arguments: TrainingArguments,
+        plan: StagePlan,
+        listener: Listener,
+        stopping: EarlyStopping | None = None,
+    ) -> None:
         self._sums: dict[str, Tensor] = {}
         self._shares: dict[str, float] = {}
         self._seen = 0
@@ -56,8 +65,11 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             args=arguments,
             train_dataset=plan,
             data_collator=lambda items: items[0],
-            callbacks=[_Progress(model, plan, listener)],
+            callbacks=[*([stopping] if stopping else []), _Progress(model, plan, listener)],
         )
+        self._stopping = stopping
+        if stopping is not None:
+            stopping.log = self.log
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss of one part of a step.
@@ -116,9 +128,10 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         return unwrapped
 
     def _trainable(self) -> dict[str, Tensor]:
-        """Return everything a checkpoint carries: what is trained, and the teacher's averages."""
+        """Return everything a checkpoint carries: what is trained, the teacher's averages, the best weights so far."""
         model = self._stage_model()
-        return model.trainable() | {f"average.{name}": value for name, value in _averages(model).items()}
+        found = model.trainable() | {f"average.{name}": value for name, value in _averages(model).items()}
+        return found | (self._stopping.best if self._stopping is not None else {})
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -198,6 +211,7 @@ def check_arguments(extra: Mapping[str, Any]) -> None:
     for name in extra:
         if name not in known:
             raise InputError(f"trainer.{name}: transformers.TrainingArguments has no such field.{nearest(name, known)}")
+    check_trackers(extra.get("report_to"))
     try:
         TrainingArguments(**{"output_dir": "", "report_to": "none", "use_cpu": not torch.cuda.is_available(), **extra})
     except (TypeError, ValueError, ImportError) as error:
@@ -239,7 +253,13 @@ def training_arguments(
 
 
 def train_plan(
-    model: StageModel, plan: StagePlan, arguments: TrainingArguments, listener: Listener, checkpoint_seconds: float
+    model: StageModel,
+    plan: StagePlan,
+    arguments: TrainingArguments,
+    listener: Listener,
+    checkpoint_seconds: float,
+    *,
+    stopping: EarlyStopping | None = None,
 ) -> dict[str, Any]:
     """Train a stage from its newest complete checkpoint, or from the start, and return its figures.
 
@@ -248,31 +268,42 @@ def train_plan(
     """
     folder = Path(arguments.output_dir)
     checkpoint = complete_checkpoint(folder)
-    trainer = StageTrainer(model, arguments, plan, listener)
+    trainer = StageTrainer(model, arguments, plan, listener, stopping)
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, _Progress):
             callback.checkpoint_seconds = checkpoint_seconds
     trainer.callback_handler.callbacks = [
         item for item in trainer.callback_handler.callbacks if type(item).__name__ != "PrinterCallback"
     ]
-    began = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    arguments.run_name = arguments.run_name or f"{plan.stage.name}-{folder.stem[:12]}"
+    if (logs := place_logs(trainer, folder.parent, arguments.run_name)) is not None:
+        listener.note(f"{plan.stage.name}: tensorboard --logdir {logs}")
+    before, began = open_run(), time.monotonic()
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        close_runs(before)
+    if stopping is not None:
+        stopping.restore()
     if plan.stage.teacher is not None and plan.stage.teacher.keep and model.average is not None:
         with torch.no_grad():
             for name, value in model.trainable().items():
                 value.copy_(model.average.values()[name])
     first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     seconds = time.monotonic() - began
-    done = sum(plan.step_tokens[first_step:])
+    steps = trainer.state.global_step
+    done = sum(plan.step_tokens[first_step:steps])
     return {
-        "tokens": plan.tokens,
-        "steps": plan.steps,
+        "tokens": sum(plan.step_tokens[:steps]),
+        "steps": steps,
         "seconds": round(seconds, 3),
         "tokens_per_second": round(done / max(seconds, 1e-9), 1),
         "padding_share": round(plan.padding_share, 4),
         "losses": _first_and_last(trainer.state.log_history, "loss/"),
         "gradient_shares": _first_and_last(trainer.state.log_history, "gradient_share/"),
         "mix": plan.mix(),
+        "stopped_early": steps < plan.steps,
+        "held_out_losses": [round(loss, 4) for loss in measured(trainer.state.log_history)],
         "resumed_from_step": first_step,
         "process": os.getpid(),
     }

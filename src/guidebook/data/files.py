@@ -1,0 +1,95 @@
+"""A file's rows: its suffix says which reader, and how it is unpacked."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+from guidebook.data.readers import COMPRESSED, READERS
+from guidebook.data.readers.contract import Compression, Problems, Reader, Rows
+from guidebook.errors import InputError, nearest
+
+
+def bare_suffix(path: Path) -> str:
+    """Return the suffix that names a file's format, without that of its compression.
+
+    >>> bare_suffix(Path("books.CSV.gz"))
+    '.csv'
+    """
+    bare = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return bare.suffix.lower()
+
+
+def file_rows(path: Path) -> Rows:
+    """Yield the numbered rows of a file, plain or compressed.
+
+    Raises:
+        InputError: not UTF-8, damaged, cannot be read, or whatever its reader refuses.
+    """
+    reader, compression = opener(path)
+    damaged = compression.damaged if compression else ()
+    problems = Problems(path, reader.unit)
+    try:
+        with _open(path, compression) as stream:
+            yield from reader.rows(stream, problems)
+    except UnicodeDecodeError as error:
+        raise InputError(_wrong_bytes(path, compression)) from error
+    except damaged as error:
+        raise InputError(f"{path}: the compressed file is damaged ({error}). Compress or copy it again.") from error
+    except OSError as error:
+        if compression is not None and error.errno is None:  # bzip2 raises it without a number
+            raise InputError(f"{path}: the compressed file is damaged ({error}). Compress or copy it again.") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
+
+
+def _entry(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _open(path: Path, compression: Compression | None) -> IO[bytes]:
+    return compression.open(path) if compression is not None else path.open("rb")
+
+
+def opener(path: Path) -> tuple[Reader, Compression | None]:
+    """Return what reads a file and what unpacks it.
+
+    Raises:
+        InputError: there is no such file, or nothing reads its kind.
+    """
+    if not path.is_file():
+        raise InputError(_missing(path))
+    packed = COMPRESSED.get(path.suffix.lower())
+    suffix = bare_suffix(path)
+    place = READERS.get(suffix)
+    if place is None:
+        raise InputError(
+            f"{path}: files that end in {suffix or path.name!r} cannot be read.{nearest(suffix, READERS)} "
+            f"Expected {', '.join(READERS)}, plain or with {', '.join(COMPRESSED)}. Convert the file."
+        )
+    return _entry(place), _entry(packed) if packed else None
+
+
+def _missing(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"{path}: the folder {path.parent} does not exist. Correct the path."
+    known = [item.name for item in path.parent.iterdir()]
+    return f"{path}: no such file.{nearest(path.name, known) or ' Correct the path.'}"
+
+
+def _wrong_bytes(path: Path, compression: Compression | None) -> str:
+    """Say where a file stops being UTF-8; lines can be decoded one by one, no character contains a line break."""
+    before = 0
+    with _open(path, compression) as stream:
+        for number, line in enumerate(stream, 1):
+            if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                return f"{path}: UTF-16, expected UTF-8. Save the file as UTF-8."
+            try:
+                line.decode("utf8")
+            except UnicodeDecodeError as error:
+                where = f"line {number} (byte {before + error.start:,} of the file)"
+                found = f"byte 0x{line[error.start]:02x} is not UTF-8"
+                return f"{path} {where}: {found}. Save the file as UTF-8; it may be Latin-1 or Windows-1252 now."
+            before += len(line)
+    return f"{path}: not UTF-8. Save the file as UTF-8."

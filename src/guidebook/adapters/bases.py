@@ -15,6 +15,7 @@ import xxhash
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from guidebook.adapters.gptj_attention import attention_for
 from guidebook.adapters.placement import PLACEMENTS
 from guidebook.errors import InputError, nearest
 
@@ -98,7 +99,11 @@ def load_base(base: str, dtype: str = "float32", dropout: bool = False) -> Base:
             stored = transformers.AutoConfig.from_pretrained(path)
             config = stored if dropout else _without_dropout(stored)
             model, report = classes[lm_kind(stored)].from_pretrained(
-                path, config=config, dtype=getattr(torch, dtype), output_loading_info=True
+                path,
+                config=config,
+                dtype=getattr(torch, dtype),
+                attn_implementation=attention_for(stored.model_type),
+                output_loading_info=True,
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:

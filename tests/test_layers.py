@@ -16,7 +16,7 @@ LAYERS = [  # top first; a room may import its own row and the rows under it
     {"cli"},
     {"adaptation", "account", "artifact", "writing"},
     {"reports"},  # a guidebook carries its card and report, which are made from guidebook.json alone
-    {"training", "methods", "evaluation", "recipe"},
+    {"training", "methods", "evaluation", "recipe", "jumpstart"},
     {"tasks", "losses"},
     {"data", "adapters", "peft"},
     {"errors"},

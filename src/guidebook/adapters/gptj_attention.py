@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "guidebook_fused"
-"""Value of `attn_implementation`. It must not contain "sdpa": transformers refuses that for families without its own."""
+"""Value of `attn_implementation`. Not with "sdpa" in it: transformers refuses that for families without its own."""
 
 
 def fused_attention(

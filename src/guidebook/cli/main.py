@@ -15,6 +15,7 @@ from guidebook.cli.adapterhub import export_adapterhub, import_adapterhub
 from guidebook.cli.console import fail, print_text, quiet_libraries, remark
 from guidebook.cli.doctor import doctor
 from guidebook.cli.evaluate import evaluate
+from guidebook.cli.jumpstart import jumpstart
 from guidebook.cli.listing import ls
 from guidebook.cli.predict import predict
 from guidebook.cli.recipe import recipe
@@ -37,6 +38,7 @@ app.command("doctor")(doctor)
 app.command("import-adapterhub")(import_adapterhub)
 app.command("export-adapterhub")(export_adapterhub)
 app.add_typer(recipe, name="recipe")
+recipe.command("jumpstart")(jumpstart)
 
 
 def _show_version(asked: bool) -> None:

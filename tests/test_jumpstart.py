@@ -79,7 +79,10 @@ def test_what_is_unknown_or_unsupported_is_named():
         "learning_rat: no such parameter. Did you mean 'learning_rate'?",
         "zzz: no such parameter.",
     ]
-    assert [line.partition(":")[0] for line in found.unsupported] == ["int8_quantization=True", "early_stopping_patience"]
+    assert [line.partition(":")[0] for line in found.unsupported] == [
+        "int8_quantization=True",
+        "early_stopping_patience",
+    ]
 
 
 @pytest.mark.parametrize(

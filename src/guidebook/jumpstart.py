@@ -211,4 +211,3 @@ _UNSUPPORTED = {
 }
 _TOGETHER = ("learning_rate", "per_device_train_batch_size", "max_input_length", "gradient_accumulation_steps")
 """Parameters that are translated together; see `_batch` and `_rate`."""
-

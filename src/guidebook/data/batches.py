@@ -75,13 +75,7 @@ def plan_tokens(
             f"a row of {lengths.max()} tokens does not fit into a batch of {tokens_per_batch}. Raise "
             "train.tokens_per_batch, or lower train.max_length."
         )
-    drawn = [
-        _passes(np.flatnonzero(owner == domain), lengths, tokens * ratio / ratios.sum(), (seed, domain))
-        for domain, ratio in enumerate(ratios)
-        if ratio > 0
-    ]
-    rows = np.concatenate([rows for rows, _ in drawn]) if drawn else np.zeros(0, np.int64)
-    rows = rows[np.argsort(np.concatenate([when for _, when in drawn]), kind="stable")] if drawn else rows
+    rows = draw(lengths, owner, ratios, tokens, seed)
     rng = np.random.default_rng((seed, len(ratios), 1))
     plan: Plan = []
     for group in _pools(rows, lengths, pool, tokens_per_batch):
@@ -89,6 +83,18 @@ def plan_tokens(
         bounds = _cut(lengths[order], tokens_per_batch)
         plan += [order[bounds[batch] : bounds[batch + 1]] for batch in rng.permutation(len(bounds) - 1)]
     return plan
+
+
+def draw(lengths: np.ndarray, owner: np.ndarray, ratios: np.ndarray, tokens: int, seed: int) -> np.ndarray:
+    """Return rows until `tokens` real tokens are drawn, each domain with its share of them, side by side."""
+    drawn = [
+        _passes(np.flatnonzero(owner == domain), lengths, tokens * ratio / ratios.sum(), (seed, domain))
+        for domain, ratio in enumerate(ratios)
+        if ratio > 0
+    ]
+    rows = np.concatenate([rows for rows, _ in drawn]) if drawn else np.zeros(0, np.int64)
+    when = [when for _, when in drawn]
+    return np.asarray(rows[np.argsort(np.concatenate(when), kind="stable")]) if drawn else rows
 
 
 def plan_rows(lengths: np.ndarray, rows_per_batch: int, steps: int, seed: int) -> Plan:

@@ -47,7 +47,7 @@ class View:
     mask: Tensor
     """(B, T) True where there is a token."""
     logits: Tensor
-    """(M, V) of the language-modelling head, only at the positions that are predicted."""
+    """(M, V) of the language-modelling head, only at the positions that are predicted; (0, V) beside `summed`."""
     targets: Tensor
     """(M,) token ids to predict."""
     labels: Tensor
@@ -60,6 +60,8 @@ class View:
     """The stage's modules by name, with the weights that made this view (the teacher's own in a teacher's view)."""
     fraction: float
     """Share of the stage's steps that are done, 0..1."""
+    summed: Callable[[], Tensor] | None = None
+    """The summed cross-entropy at the predicted positions, computed in chunks; None: it is taken from `logits`."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ class LanguageModelling:
     length_in: ClassVar[Literal["tokens", "rows"]] = "tokens"
     layers: ClassVar[bool] = False
     rates: ClassVar[Mapping[str, float]] = MappingProxyType({})
+    in_chunks: ClassVar[bool] = True  # it needs the sum alone, never the logits
 
     @property
     def reads(self) -> Sequence[Reads]:
@@ -36,4 +37,7 @@ class LanguageModelling:
 
     def __call__(self, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the summed cross-entropy."""
-        return {"loss": functional.cross_entropy(views[0].logits.float(), views[0].targets, reduction="sum")}
+        view = views[0]
+        if view.summed is not None:
+            return {"loss": view.summed()}
+        return {"loss": functional.cross_entropy(view.logits.float(), view.targets, reduction="sum")}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from guidebook.adapters.host import Host
+from guidebook.losses.chunked import chunked_cross_entropy
 from guidebook.losses.contract import Loss, View
 from guidebook.methods.stage import Stage
+from guidebook.training.head import finish_for
 from guidebook.training.tap import Tap, Tapped
 from guidebook.training.teacher import Average, evaluating, with_weights
 
@@ -30,6 +33,7 @@ class StageModel(nn.Module):
         self._weights = stage.weights
         self._layers = any(loss.layers for loss in stage.losses.values())
         self._tap = Tap(host.lm_head)
+        self._finish = finish_for(host) if _in_chunks(stage) else None
         half_life = stage.teacher.half_life * steps if stage.teacher else 0.0
         self.average = Average(self.trainable(), half_life) if half_life else None
         """Averages of what is trained, where the stage has a teacher that is not the model itself."""
@@ -62,8 +66,9 @@ class StageModel(nn.Module):
     def _views(self, batch: dict[str, Any]) -> dict[str, View]:
         """Return every view of the batch: one forward for the model's own, one for the teacher's."""
         heads: dict[str, Callable[..., Tensor]] = dict(self.heads.items())
+        asked = batch["positions"] if self._finish is None else batch["positions"][:0]
         with self._tap:
-            tapped = self._tap.run(self.base, batch["inputs"], batch["positions"], layers=self._layers)
+            tapped = self._tap.run(self.base, batch["inputs"], asked, layers=self._layers)
         views = {key: self._view(batch, key, tapped, heads) for key in batch["rows"]}
         if (lesson := batch.get("teacher")) is not None:
             averages = self.average.values() if self.average is not None else None
@@ -75,12 +80,17 @@ class StageModel(nn.Module):
                 views |= {key: self._view(lesson, key, tapped, _still(heads)) for key in lesson["rows"]}
         return views
 
-    @staticmethod
-    def _view(batch: dict[str, Any], key: str, tapped: Tapped, heads: Mapping[str, Callable[..., Tensor]]) -> View:
+    def _view(
+        self, batch: dict[str, Any], key: str, tapped: Tapped, heads: Mapping[str, Callable[..., Tensor]]
+    ) -> View:
         rows, picks = slice(*batch["rows"][key]), slice(*batch["picks"][key])
+        summed = None
+        if self._finish is not None:
+            chosen = tapped.hidden.flatten(0, 1)[batch["positions"][picks]]  # (B, T, H) -> (M, H)
+            summed = partial(chunked_cross_entropy, chosen, batch["targets"][picks], self._tap.lm_head, self._finish)
         return View(
             hidden=tapped.hidden[rows],
-            mask=batch["inputs"]["attention_mask"].bool()[rows],
+            mask=(batch["mask"] if "mask" in batch else batch["inputs"]["attention_mask"]).bool()[rows],
             logits=tapped.logits[picks],
             targets=batch["targets"][picks],
             labels=batch["labels"][rows],
@@ -88,7 +98,14 @@ class StageModel(nn.Module):
             states=tuple(state[rows] for state in tapped.states),
             modules=heads,
             fraction=batch["fraction"],
+            summed=summed,
         )
+
+
+def _in_chunks(stage: Stage) -> bool:
+    """Return whether no loss of a stage needs the logits themselves."""
+    reading = [loss for loss in stage.losses.values() if any(read.how == "masked" for read in loss.reads)]
+    return bool(reading) and all(getattr(loss, "in_chunks", False) for loss in reading)
 
 
 def _inside(values: Mapping[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:

@@ -19,10 +19,12 @@ from torch.utils.data import Dataset
 
 from guidebook.data.batches import mix, padding_share, plan_epochs, plan_rows, plan_tokens
 from guidebook.data.masking import mask_tokens
+from guidebook.data.packing import plan_packed
 from guidebook.data.streams import Stream, seed_for
 from guidebook.data.tokens import Specials, token_types
 from guidebook.losses.contract import Reads
 from guidebook.methods.stage import Stage
+from guidebook.training.packing import may_pack, packed, packed_padding
 from guidebook.training.settings import Training
 
 DEFAULT_FUSE_TOKENS = 2_000_000
@@ -36,6 +38,7 @@ class Input:
     specials: Specials
     causal: bool
     takes_token_types: bool
+    model_type: str = ""
 
 
 def pad(stream: Stream, rows: np.ndarray, width: int, fill: int) -> tuple[Tensor, Tensor]:
@@ -87,6 +90,7 @@ class StagePlan(Dataset[dict[str, Any]]):
         first = next(iter(stage.losses.values()))
         self.primary = first.reads[0].stream.name
         self.length_in = first.length_in
+        self.packs = feed.causal and train.packing and self.length_in == "tokens" and may_pack(feed.model_type, stage)
         self.rows = self._plan()
 
     def _plan(self) -> dict[str, list[np.ndarray]]:
@@ -100,6 +104,16 @@ class StagePlan(Dataset[dict[str, Any]]):
             by_rows = train.task.epochs * len(lengths) / rows
             count = math.ceil(by_tokens if self.length_in == "tokens" else by_rows)
             steps = plan_rows(lengths, rows, count, seed)
+        elif self.packs:
+            steps = plan_packed(
+                stream.tokens.lengths,
+                stream.owner,
+                stream.ratios,
+                self.token_budget,
+                width=train.max_length,
+                tokens_per_batch=train.tokens_per_batch,
+                seed=seed,
+            )
         elif self.length_in == "tokens":
             budget = train.tokens_per_batch
             steps = plan_tokens(
@@ -123,10 +137,14 @@ class StagePlan(Dataset[dict[str, Any]]):
     @cached_property
     def token_budget(self) -> int:
         """Real tokens of a stage that is counted in tokens: as asked, or what three passes give up to two million."""
-        if self._train.fuse.tokens is not None:
-            return self._train.fuse.tokens
-        available = int(self.streams[self.primary].tokens.lengths.sum())
-        return min(DEFAULT_FUSE_TOKENS, DEFAULT_FUSE_PASSES * available)
+        fuse, stream = self._train.fuse, self.streams[self.primary]
+        if fuse.tokens is not None:
+            return fuse.tokens
+        counts = np.bincount(stream.owner, weights=stream.tokens.lengths, minlength=len(stream.ratios))
+        once = float(min(count / ratio for count, ratio in zip(counts, stream.ratios, strict=True) if ratio > 0))
+        if fuse.epochs is not None:
+            return max(1, round(fuse.epochs * once))
+        return min(DEFAULT_FUSE_TOKENS, round(DEFAULT_FUSE_PASSES * once))
 
     @property
     def steps(self) -> int:
@@ -151,7 +169,8 @@ class StagePlan(Dataset[dict[str, Any]]):
     @cached_property
     def padding_share(self) -> float:
         """Share of the positions of the first stream's batches that are padding."""
-        return padding_share(self.streams[self.primary].tokens.lengths, self.rows[self.primary])
+        lengths, rows = self.streams[self.primary].tokens.lengths, self.rows[self.primary]
+        return packed_padding(lengths, rows, self._train.max_length) if self.packs else padding_share(lengths, rows)
 
     def mix(self) -> dict[str, float]:
         """Return the share of the first stream's tokens that each domain has in the plan."""
@@ -181,7 +200,7 @@ class StagePlan(Dataset[dict[str, Any]]):
             "scale": {name: items[keys[0]][self.stage.losses[name].counts] for name, keys in self.of_loss.items()},
             "tokens": int(batch["inputs"]["attention_mask"].sum()),
         }
-        return batch
+        return packed(batch, self._train.max_length, self._feed.specials.pad) if self.packs else batch
 
     def _gathered(self, views: Mapping[str, Reads], step: int, part: int) -> dict[str, Any]:
         """Return views as one padded batch, with the span of every view's rows and predicted positions."""

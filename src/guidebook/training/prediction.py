@@ -61,7 +61,7 @@ class Rows:
 def input_of(host: Host) -> Input:
     """Return what the host's base wants to be fed."""
     takes_types = getattr(host.config, "type_vocab_size", 0) > 1
-    return Input(read_specials(host.tokenizer), host.placement.kind == "causal", takes_types)
+    return Input(read_specials(host.tokenizer), host.placement.kind == "causal", takes_types, host.config.model_type)
 
 
 def make_rows(

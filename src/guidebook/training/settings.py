@@ -14,6 +14,8 @@ class FuseTraining:
 
     tokens: int | None = None
     """Real tokens to train on. Empty: two million, or three passes over the texts if that is less."""
+    epochs: float | None = None
+    """Passes over the texts (over those that are through first, where they are mixed), instead of `tokens`."""
     learning_rate: float | None = None
     """Peak learning rate. Empty: the adapter kind's own."""
     warmup: float = 0.06
@@ -30,6 +32,8 @@ class FuseTraining:
 
     def __post_init__(self) -> None:
         _check("fuse.tokens", self.tokens, self.tokens is None or self.tokens >= 1, "at least 1")
+        _check("fuse.epochs", self.epochs, self.epochs is None or self.epochs > 0, "more than 0")
+        _check("fuse.epochs", self.epochs, self.epochs is None or self.tokens is None, "nothing beside fuse.tokens")
         _check("fuse.mask_rate", self.mask_rate, 0 < self.mask_rate < 1, "more than 0 and less than 1")
         _check_schedule("fuse", self)
 
@@ -68,6 +72,8 @@ class Training:
     """Tokens (padding included) per optimiser step of a stage that models text."""
     max_length: int = 128
     """Longest piece of text in tokens; longer documents are cut into pieces for language modelling, never truncated."""
+    packing: bool = True
+    """Put several texts into one row for causal bases that are known to keep them apart; others get rows by length."""
     micro_batches: int = 1
     """Split every step into so many parts to save memory; the gradient is the same."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -32,12 +32,12 @@ class Tap:
     """
 
     def __init__(self, lm_head: nn.Module) -> None:
-        self._module = lm_head
+        self.lm_head = lm_head
         self._positions: Tensor | None = None
         self._hidden: Tensor | None = None
 
     def __enter__(self) -> Tap:
-        self._handle = self._module.register_forward_pre_hook(self._gather)
+        self._handle = self.lm_head.register_forward_pre_hook(self._gather)
         return self
 
     def __exit__(

@@ -1,0 +1,101 @@
+"""Cross-entropy of a large vocabulary, a few rows at a time: the (M, V) logits never stand in memory together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ELEMENTS = 2**24
+"""Logits that are computed together: 64 MB in fp32."""
+Finish = Callable[[Tensor], Tensor]
+"""What a model does to its logits after the head."""
+
+
+def finish_of(config: Any) -> Finish:
+    """Return what an architecture does to the logits after its head, (M, V) -> (M, V).
+
+    Gemma 2 and 3 cap them softly, Cohere multiplies, Granite divides; everybody else leaves them alone.
+    """
+    text = config.get_text_config()
+    cap = getattr(text, "final_logit_softcapping", None)
+    scale = (getattr(text, "logit_scale", None) or 1.0) / (getattr(text, "logits_scaling", None) or 1.0)
+    if cap is not None:
+        return lambda logits: torch.tanh(logits / cap) * cap
+    if scale != 1.0:
+        return lambda logits: logits * scale
+    return lambda logits: logits
+
+
+def token_losses(hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finish, elements: int = ELEMENTS) -> Tensor:
+    """Return the cross-entropy in nats of every row (M,), without a gradient.
+
+    Args:
+        hidden: (M, H) last hidden states at the predicted positions.
+        targets: (M,) token ids.
+        head: (m, H) -> (m, V).
+        finish: What comes after the head.
+        elements: Logits that are computed together.
+    """
+    with torch.no_grad():
+        parts = [
+            functional.cross_entropy(finish(head(rows)).float(), goals, reduction="none")
+            for rows, goals in _chunks(hidden, targets, head, elements)
+        ]
+    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+
+
+def chunked_cross_entropy(
+    hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finish, elements: int = ELEMENTS
+) -> Tensor:
+    """Return the summed cross-entropy in nats of rows (M, H) with targets (M,), a scalar with its gradient.
+
+    Each chunk's gradient is computed while its logits are there, so nothing is computed twice and only (M, H) is kept.
+    The head's own parameters get a gradient where they want one.
+
+    Reference:
+        Hsu et al. 2024, Liger Kernel, section 3.2 (fused linear cross-entropy).
+    """
+    moving = [value for value in head.parameters() if value.requires_grad]
+    if not torch.is_grad_enabled() or not (hidden.requires_grad or moving):
+        return token_losses(hidden, targets, head, finish, elements).sum()
+    total: Tensor = _Chunked.apply(hidden, targets, head, finish, elements, *moving)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Chunked(torch.autograd.Function):
+    """Sum of cross-entropies whose gradient is ready before anyone asks for it."""
+
+    @staticmethod
+    def forward(
+        context: Any, hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finish, elements: int, *moving: Tensor
+    ) -> Tensor:
+        total = hidden.new_zeros((), dtype=torch.float32)
+        wanted, slopes = torch.zeros_like(hidden), [torch.zeros_like(value, dtype=torch.float32) for value in moving]
+        start = 0
+        for rows, goals in _chunks(hidden, targets, head, elements):
+            with torch.enable_grad():
+                inner = rows.detach().requires_grad_()
+                loss = functional.cross_entropy(finish(head(inner)).float(), goals, reduction="sum")
+                found = torch.autograd.grad(loss, [inner, *moving])
+            wanted[start : start + len(rows)] = found[0]
+            for slope, part in zip(slopes, found[1:], strict=True):
+                slope += part
+            total += loss.detach()
+            start += len(rows)
+        context.save_for_backward(wanted, *slopes)
+        return total
+
+    @staticmethod
+    def backward(context: Any, slope: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        wanted, *slopes = context.saved_tensors
+        return (slope * wanted).to(wanted.dtype), None, None, None, None, *(slope * value for value in slopes)
+
+
+def _chunks(hidden: Tensor, targets: Tensor, head: nn.Module, elements: int) -> Sequence[tuple[Tensor, Tensor]]:
+    vocabulary = max((value.shape[0] for value in head.parameters()), default=1)
+    rows = max(1, elements // vocabulary)
+    return list(zip(hidden.split(rows), targets.split(rows), strict=True)) if len(hidden) else []

@@ -1,0 +1,35 @@
+"""Whether a base's language-modelling head may be run in chunks: it is tried before it is trusted."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from guidebook.adapters.host import Host
+from guidebook.losses.chunked import Finish, finish_of, token_losses
+from guidebook.training.tap import Tap
+
+TRIED = 4
+"""Positions of the trial."""
+
+
+def finish_for(host: Host) -> Finish | None:
+    """Return what comes after a causal base's head, or None where running the head by itself is not the same.
+
+    The base runs once over a few tokens: its own losses and those of the head, run by itself, have to agree.
+    """
+    if host.placement.kind != "causal":
+        return None
+    finish, device = finish_of(host.config), next(host.model.parameters()).device
+    ids = torch.arange(1, TRIED + 2, device=device)[None]  # (1, T)
+    places, targets = torch.arange(TRIED, device=device), ids[0, 1:]
+    was_training = host.model.training
+    host.model.eval()
+    try:
+        with torch.no_grad(), Tap(host.lm_head) as tap:
+            whole = tap.run(host.model, {"input_ids": ids}, places)
+        expected = functional.cross_entropy(whole.logits.float(), targets, reduction="none")
+        found = token_losses(whole.hidden.flatten(0, 1)[places], targets, host.lm_head, finish)
+    finally:
+        host.model.train(was_training)
+    return finish if torch.allclose(found, expected, rtol=1e-3, atol=1e-3) else None

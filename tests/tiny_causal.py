@@ -64,7 +64,7 @@ def build(family: str, vocabulary: int) -> Any:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config_of(family, vocabulary))
     with torch.no_grad():
-        for name, value in model.named_parameters():
+        for value in model.parameters():
             if value.ndim == 1:
                 value.add_(0.05 * torch.randn_like(value))
     return model.eval()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from guidebook.data.corpus import Corpus
 from guidebook.data.describe import describe
 from guidebook.data.domains import LabelSet, Population
 from guidebook.data.tags import TagSet, flat
@@ -16,10 +17,12 @@ from guidebook.evaluation.metrics import classification_scores
 from guidebook.evaluation.records import machine, versions
 from guidebook.evaluation.statistics import paired_difference
 from guidebook.recipe import Recipe, name_of
+from guidebook.text_account import text_evaluation, text_samples
 from guidebook.training.engine import Engine, Outcome
 from guidebook.training.run import Material
 
 TWIN = "source_only"
+NEVER_CUT = 2**31
 
 
 def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -43,16 +46,16 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
         "task": {
             "kind": recipe.task.kind,
             "labels": list(corpus.labels.names),
-            "pairs": corpus.sources[0].text_pairs is not None,
+            "pairs": bool(corpus.sources) and corpus.sources[0].text_pairs is not None,
             "pooling": engine.pooling,
-            "max_length": recipe.task.max_length,
+            "max_length": recipe.task.max_length or recipe.train.max_length,
             "head": recipe.task.head,
             "dropout": recipe.task.dropout,
         },
         "recipe": recipe.resolved(),
         "method": method,
         "seed": recipe.seed,
-        "domains": _domains(material, recipe.task.max_length),
+        "domains": _domains(material, recipe.task.max_length or NEVER_CUT),
         "stages": _stages(outcomes),
         "adapters": adapters,
         "size": {
@@ -60,21 +63,31 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
             "megabytes_per_domain": per_domain,
             "base_megabytes": round(4 * total / 1e6, 1),
         },
-        "evaluation": {
-            "source": _source(corpus.dev, outcomes, corpus.labels),
-            "targets": [
-                _target(population, corpus.tests[population.name], outcomes, corpus.labels, method)
-                for population in corpus.targets
-            ],
+        "evaluation": _labelled(corpus, outcomes, method)
+        if recipe.task.labelled
+        else {
+            **text_evaluation(material, engine, outcomes, recipe.task.group),
+            "samples": text_samples(material, engine, outcomes, recipe.task.prompts),
         },
         "versions": versions(),
         "machine": machine(),
     }
 
 
+def _labelled(corpus: Corpus, outcomes: Sequence[Outcome], method: str) -> dict[str, Any]:
+    return {
+        "source": _source(corpus.dev, outcomes, corpus.labels),
+        "targets": [
+            _target(population, corpus.tests[population.name], outcomes, corpus.labels, method)
+            for population in corpus.targets
+        ],
+    }
+
+
 def _domains(material: Material, length: int) -> list[dict[str, Any]]:
     corpus = material.corpus
-    populations = [*corpus.everything, *corpus.dev]
+    held_out = corpus.dev or (() if corpus.sources else tuple(corpus.tests.values()))
+    populations = [*corpus.everything, *held_out]
     paired = [material.plain_pairs(population) for population in populations]
     tokens = [material.plain_tokens(population) for population in populations]
     found = describe(populations, tokens, length, pairs=paired, specials=material.specials)

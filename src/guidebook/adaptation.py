@@ -17,16 +17,19 @@ import numpy as np
 from guidebook.account import account, scores
 from guidebook.adapters.host import Host
 from guidebook.artifact import Guidebook, load
-from guidebook.data.corpus import read_corpus
+from guidebook.data.corpus import Corpus, read_corpus
+from guidebook.data.documents import Split, read_documents_corpus
 from guidebook.data.domains import Domain, LabelSet, Population, load_target
 from guidebook.data.tags import TagSet, flat
 from guidebook.errors import InputError
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.estimate import estimate_stages
+from guidebook.training.generation import require_causal
 from guidebook.training.listener import Listener
 from guidebook.training.prediction import Rows
 from guidebook.training.run import Material, Run
+from guidebook.training.scoring import start_token
 from guidebook.training.store import Store, default_root, full_disk_explained, key_of
 from guidebook.training.trainer import check_arguments
 from guidebook.writing import check_out, write_guidebook
@@ -73,19 +76,8 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         raise InputError(
             "The recipe has no target. Name unlabelled text: `targets: [kitchen.csv]`, --target kitchen.csv."
         )
-    if not recipe.source:
-        raise InputError("The recipe has no source. Name labelled data: `source: books.csv` or --source books.csv.")
     check_arguments(recipe.trainer)
-    corpus = read_corpus(
-        recipe.source,
-        recipe.targets,
-        unlabelled=recipe.unlabelled,
-        general=recipe.general,
-        labels=recipe.task.labels,
-        dev=recipe.task.dev,
-        seed=recipe.seed,
-        words=recipe.task.words,
-    )
+    corpus = read(recipe)
     for population in (*corpus.everything, *corpus.dev):
         chosen = {role: name for role, name in vars(population.columns).items() if name}
         listener.note(
@@ -96,6 +88,9 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
     dropout = recipe.train.base_dropout or recipe.adapter.kind == "full"
     host = Host.load(recipe.base, dropout=dropout, modules=getattr(recipe.adapter, "modules", {}))
     host.check_length(max(recipe.train.max_length, recipe.task.max_length))
+    if not recipe.task.labelled:
+        require_causal(host)
+        start_token(host)
     engine = Engine(
         host=host,
         adapter=recipe.adapter,
@@ -119,10 +114,33 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
     return material, engine
 
 
+def read(recipe: Recipe) -> Corpus:
+    """Read every domain the recipe names, as its task wants them."""
+    if not recipe.task.labelled:
+        if recipe.source or recipe.unlabelled:
+            raise InputError(f"The task {recipe.task.kind} has no labels, so it takes no source. Name targets alone.")
+        task = recipe.task
+        held = (task.validation_split_ratio, task.split_seed, task.group)
+        split = Split(*held, task.max_train_documents, task.max_validation_documents)
+        return read_documents_corpus(recipe.targets, recipe.general, split)
+    if not recipe.source:
+        raise InputError("The recipe has no source. Name labelled data: `source: books.csv` or --source books.csv.")
+    return read_corpus(
+        recipe.source,
+        recipe.targets,
+        unlabelled=recipe.unlabelled,
+        general=recipe.general,
+        labels=recipe.task.labels,
+        dev=recipe.task.dev,
+        seed=recipe.seed,
+        words=recipe.task.words,
+    )
+
+
 def arms(recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    """Yield the baselines that are in every table, then the recipe's method."""
+    """Yield the baselines that are in every table, then the recipe's method. Without labels the base is the baseline."""
     chosen = name_of(recipe.method)
-    for name in BASELINES:
+    for name in BASELINES if recipe.task.labelled else ():
         if name != chosen:
             yield name, recipe.replace(method=name).method
     yield chosen, recipe.method
@@ -137,7 +155,7 @@ def follow(arm: str, method: Any, target: Population, material: Material, engine
         trained = engine.train_or_reuse(stage, made)
         made |= dict.fromkeys(stage.train, trained)
         outcome.stages.append(trained)
-    if not run.predictions and outcome.stages:
+    if run.has_task and not run.predictions and outcome.stages:
         run.submit(_Predictions(engine, outcome).latest)
     outcome.predictions, outcome.head = run.predictions, run.head
     return outcome

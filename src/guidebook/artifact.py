@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from guidebook.adapters.union import kind_name
 from guidebook.data.tags import words_of
 from guidebook.errors import InputError, nearest
 from guidebook.training.engine import head_from
+from guidebook.training.generation import Sampling, write
 from guidebook.training.prediction import make_rows, make_word_rows, predict_probabilities
 from guidebook.writing import BASE_VARIANT, FACTS, FORMAT, HEAD, check_out
 
@@ -160,8 +161,38 @@ class Guidebook:
             raise InputError(f"{name} holds one adapter per target. Name the domain: {', '.join(facts['serves'])}.")
         return str(variants[0])
 
-    def _activate(self, name: str, variant: str) -> tuple[nn.Module, dict[str, Any]]:
-        """Switch on a variant's adapters and return its head and its guidebook's facts."""
+    def generate(
+        self,
+        prompts: Sequence[str],
+        sampling: Sampling | None = None,
+        domain: Any = "auto",
+        on_text: Callable[[str], None] | None = None,
+    ) -> list[str]:
+        """Return what the model writes after each prompt, without the prompt.
+
+        Args:
+            prompts: Texts to go on from.
+            sampling: How tokens are drawn.
+            domain: As in `predict_proba`, one for all; None is the base.
+            on_text: Is called with every piece of text as soon as it is there.
+
+        Raises:
+            InputError: not a causal base, an unknown domain, a prompt that leaves no room.
+        """
+        if isinstance(prompts, str):
+            raise InputError("generate takes a list of prompts, found one string. Write [prompt].")
+        return write(self.wear(domain), list(prompts), sampling or Sampling(), on_text)
+
+    def wear(self, domain: Any = "auto") -> Host:
+        """Return the base with a domain's adapters switched on; None: with all of them off."""
+        if domain is None:
+            self._host.activate((), train=())
+        else:
+            self._put_on(*self._place(domain))
+        return self._host
+
+    def _put_on(self, name: str, variant: str) -> None:
+        """Switch on a variant's adapters."""
         path, facts = self._books[name]
         known = facts["variants"][variant]
         stack = []
@@ -173,10 +204,16 @@ class Guidebook:
                 self._host.load_adapter(self._loaded[place], Path(place))
             stack.append(self._loaded[place])
         self._host.activate(tuple(stack), train=())
+
+    def _activate(self, name: str, variant: str) -> tuple[nn.Module, dict[str, Any]]:
+        """Switch on a variant's adapters and return its head and its guidebook's facts."""
+        path, facts = self._books[name]
+        known = facts["variants"].get(variant)
+        if known is None or known["head"] is None:
+            raise InputError(f"{path}: {variant} has no task head; it was trained on text alone. Use generate.")
+        self._put_on(name, variant)
         if path not in self._heads:
             self._heads[path] = load_file(path / HEAD)
-        if known["head"] is None:
-            raise InputError(f"{path}: {variant} has no task head; it was trained on text alone.")
         start = f"{known['head']}."
         tensors = {key.removeprefix(start): value for key, value in self._heads[path].items() if key.startswith(start)}
         head = head_from(tensors, facts["task"]["pooling"])

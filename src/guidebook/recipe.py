@@ -151,7 +151,7 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), flags: Mapping
             raise InputError(
                 f"{place}unknown key {key!r} in the recipe.{nearest(key, known)} Known: {', '.join(known)}."
             )
-    if not content.get("source"):
+    if not content.get("source") and not _without_labels(content.get("task")):
         raise InputError(
             f"{place}the recipe has no source. Name labelled data: `source: books.csv` or --source books.csv."
         )
@@ -222,6 +222,12 @@ def _merged(old: object, new: object) -> object:
     if isinstance(old, dict) and isinstance(new, dict):
         return {**old, **new}
     return new
+
+
+def _without_labels(task: object) -> bool:
+    """Return whether a recipe's task is one that learns from no labels."""
+    kind = task.get("kind") if isinstance(task, Mapping) else getattr(task, "kind", task)
+    return kind == "causal_lm"
 
 
 def _listed(value: Any) -> list[Any]:

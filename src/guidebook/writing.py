@@ -16,6 +16,7 @@ from guidebook.errors import InputError
 from guidebook.evaluation.records import append_record
 from guidebook.reports.card import write_card
 from guidebook.reports.page import write_report
+from guidebook.text_account import text_records
 from guidebook.training.engine import HEADS, Outcome
 from guidebook.training.store import fsync_folder
 
@@ -79,6 +80,8 @@ def records(facts: dict[str, Any]) -> list[dict[str, Any]]:
         "versions": facts["versions"],
         "machine": facts["machine"],
     }
+    if "general" in facts["evaluation"]:
+        return [{**record, **shared} for record in text_records(facts)]
     found = []
     for target in facts["evaluation"]["targets"]:
         for arm, values in target["scores"].items():

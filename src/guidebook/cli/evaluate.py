@@ -10,12 +10,19 @@ import typer
 from rich.markup import escape
 
 from guidebook.cli.console import Terminal, print_json, remark, stdout, table
+from guidebook.cli.losses import evaluate_losses
 from guidebook.cli.predict import domain_of
+from guidebook.errors import InputError
 
 
 def evaluate(
     book: Annotated[Path, typer.Argument(metavar="BOOK", help="Folder of a guidebook.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Labelled rows: a file, a folder, or hf:OWNER/NAME.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="Labelled rows: a file, a folder, or hf:OWNER/NAME.", show_default=False
+        ),
+    ] = None,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -26,6 +33,17 @@ def evaluate(
     ] = None,
     *,
     domain: Annotated[str | None, typer.Option(help="Score only what serves this target.", show_default=False)] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(help="A generative guidebook's: text of the domain that it never saw.", show_default=False),
+    ] = None,
+    general: Annotated[
+        list[str] | None,
+        typer.Option(help="A generative guidebook's: text outside the domain.", show_default=False),
+    ] = None,
+    prompts: Annotated[
+        int, typer.Option(help="A generative guidebook's: prompts to measure memorisation with; 0: none.")
+    ] = 100,
     as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -33,7 +51,12 @@ def evaluate(
 
     The accuracy stands with its 95 % interval; --json adds the scores of every label and the confusion matrix.
 
+    A generative guidebook is measured on raw text: bits per byte and
+    perplexity before and after, and what it learned by heart.
+
     [bold]guidebook evaluate runs/kitchen kitchen-labelled.csv[/]
+
+    [bold]guidebook evaluate runs/filings --on other.txt --general wiki.txt[/]
     """
     with Terminal(quiet) as listener:
         listener.start("loading the guidebook", None)
@@ -42,6 +65,12 @@ def evaluate(
 
         loaded = load(book)
         listener.finish("loading the guidebook")
+        if on or general or not loaded.labels:
+            listener.start("measuring", None)
+            evaluate_losses(loaded, on or (), general or (), domain=domain, prompts=prompts, as_json=as_json)
+            return
+        if file is None:
+            raise InputError("There are no rows to score on. Name a file with labels: guidebook evaluate BOOK FILE.")
         rows = domain_of(file, words or ())
         listener.start("predicting", None)
         scores = score(loaded, rows, domain)

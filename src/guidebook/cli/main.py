@@ -15,6 +15,7 @@ from guidebook.cli.adapterhub import export_adapterhub, import_adapterhub
 from guidebook.cli.console import fail, print_text, quiet_libraries, remark
 from guidebook.cli.doctor import doctor
 from guidebook.cli.evaluate import evaluate
+from guidebook.cli.generate import generate
 from guidebook.cli.jumpstart import jumpstart
 from guidebook.cli.listing import ls
 from guidebook.cli.predict import predict
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command("adapt")(adapt)
 app.command("predict")(predict)
+app.command("generate")(generate)
 app.command("evaluate")(evaluate)
 app.command("ls")(ls)
 app.command("doctor")(doctor)

@@ -18,6 +18,7 @@ __all__ = [
     "Tokens",
     "chunk",
     "encode",
+    "ended",
     "read_specials",
     "require_mask",
     "token_types",
@@ -118,6 +119,16 @@ def chunk(tokens: Tokens, length: int, specials: Specials) -> Tokens:
     owner, starts, sizes = _even(lengths, pieces)
     made = f"chunk {length} {specials.before} {specials.after}"
     return _assemble([specials.before, _Pieces(tokens, owner, starts, sizes), specials.after], made)
+
+
+def ended(tokens: Tokens, end: int) -> Tokens:
+    """Return documents with the token that ends a text behind each.
+
+    >>> ended(Tokens(np.array([5, 6, 7], np.int32), np.array([0, 1, 3]), "made"), 0).ids.tolist()
+    [5, 0, 6, 7, 0]
+    """
+    rows = np.arange(len(tokens))
+    return _assemble([_Pieces(tokens, rows, np.zeros_like(rows), tokens.lengths), (end,)], f"ended {end}")
 
 
 def encode(tokens: Tokens, pairs: Tokens | None, length: int, specials: Specials) -> Tokens:

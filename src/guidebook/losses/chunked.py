@@ -70,7 +70,7 @@ class _Chunked(torch.autograd.Function):
     """Sum of cross-entropies whose gradient is ready before anyone asks for it."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917
         context: Any, hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finish, elements: int, *moving: Tensor
     ) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -83,7 +83,7 @@ class _Chunked(torch.autograd.Function):
                 found = torch.autograd.grad(loss, [inner, *moving])
             wanted[start : start + len(rows)] = found[0]
             for slope, part in zip(slopes, found[1:], strict=True):
-                slope += part
+                slope.add_(part)
             total += loss.detach()
             start += len(rows)
         context.save_for_backward(wanted, *slopes)

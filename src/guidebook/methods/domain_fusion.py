@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from guidebook.errors import InputError
 from guidebook.losses.language_modelling import LanguageModelling
 from guidebook.losses.task import TaskLoss
 from guidebook.methods.stage import Stage
@@ -28,9 +29,17 @@ class DomainFusion:
     """all: one fusion stage on the source and every target (the paper); pair: one per target."""
     mixture: str | Mapping[str, float] = "proportional"
     """Token shares of the domains: proportional, equal, temperature:0.5, or {domain: share}."""
+    general: float = 0.0
+    """Share of the fusion stage's tokens that is general text, mixed in against forgetting, 0 <= general < 1."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.general < 1:
+            raise InputError(f"method.general is {self.general}, expected a share of 0 or more and less than 1.")
 
     def plan(self, run: Run) -> Iterator[Stage]:
-        """Fuse, then learn the task."""
-        text = run.text(("source", "target") if self.scope == "pair" else ("source", "targets"), self.mixture)
+        """Fuse, then learn the task, if there is one."""
+        scope = ("source", "target") if self.scope == "pair" else ("source", "targets")
+        text = run.text(scope, self.mixture, self.general)
         yield Stage("fuse", {"lm": LanguageModelling(text)}, train={"domain": None})
-        yield Stage("task", {"task": TaskLoss(run.source)}, train={"task": "domain"})
+        if run.has_task:
+            yield Stage("task", {"task": TaskLoss(run.source)}, train={"task": "domain"})

@@ -24,4 +24,5 @@ class GeneralMLM:
     def plan(self, run: Run) -> Iterator[Stage]:
         """Read general text, then learn the task."""
         yield Stage("fuse", {"lm": LanguageModelling(run.text(("general",)))}, train={"domain": None})
-        yield Stage("task", {"task": TaskLoss(run.source)}, train={"task": "domain"})
+        if run.has_task:
+            yield Stage("task", {"task": TaskLoss(run.source)}, train={"task": "domain"})

@@ -24,4 +24,5 @@ class TargetMLM:
     def plan(self, run: Run) -> Iterator[Stage]:
         """Read the target, then learn the task."""
         yield Stage("fuse", {"lm": LanguageModelling(run.text(("target",)))}, train={"domain": None})
-        yield Stage("task", {"task": TaskLoss(run.source)}, train={"task": "domain"})
+        if run.has_task:
+            yield Stage("task", {"task": TaskLoss(run.source)}, train={"task": "domain"})

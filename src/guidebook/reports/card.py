@@ -27,7 +27,7 @@ def write_card(meta: Facts, path: str | Path) -> Path:
     served = list(dict.fromkeys(meta["serves"].values()))
     text = (
         _environment()
-        .get_template("card.md")
+        .get_template("card.md" if meta["task"]["labels"] else "text_card.md")
         .render(
             meta=meta,
             summary=found,
@@ -59,12 +59,16 @@ def _environment() -> Environment:
 
 
 def _front_matter(meta: Facts, kinds: list[str]) -> dict[str, Any]:
-    front: dict[str, Any] = {"library_name": "guidebook", "pipeline_tag": "text-classification"}
+    front: dict[str, Any] = {"library_name": "guidebook", "pipeline_tag": _pipeline(meta)}
     base = meta["base"]["id"]
     if re.fullmatch(r"[\w.-]+/[\w.-]+", base):  # a packaged or local base is no model of the Hub
         front |= {"base_model": base, "base_model_relation": "adapter"}
     tags = ["guidebook", "domain-adaptation", meta["method"], *kinds]
     return front | {"tags": [*tags, "peft"] if kinds and NOT_PEFT not in kinds else tags}
+
+
+def _pipeline(meta: Facts) -> str:
+    return "text-classification" if meta["task"]["labels"] else "text-generation"
 
 
 def _is_packaged(base: str) -> bool:

@@ -96,7 +96,8 @@ def render(meta: Facts) -> str:
             meta=meta,
             summary=found,
             sources=[domain["name"] for domain in meta["domains"] if domain["role"] == "source"],
-            targets=_targets(meta),
+            targets=_targets(meta) if meta["task"]["labels"] else [],
+            names=[target["name"] for target in meta["evaluation"]["targets"]],
             accuracy_ticks=_accuracy_scale(meta).ticks(),
             differences=_differences(meta),
             difference_ticks=_difference_scale(meta).ticks(),
@@ -123,6 +124,8 @@ def _environment() -> Environment:
 
 
 def _accuracy_scale(meta: Facts) -> Scale:
+    if not meta["task"]["labels"]:
+        return Scale.around(())
     entries = [scores for target in meta["evaluation"]["targets"] for scores in target["scores"].values()]
     return Scale.around(100 * scores[end] for scores in entries for end in ("accuracy_low", "accuracy_high"))
 
@@ -199,7 +202,10 @@ def _tiles(meta: Facts) -> list[tuple[str, str, str]]:
     """(value, what it is, beside it) of the numbers to see first."""
     scored = [target["scores"] for target in meta["evaluation"]["targets"]]
     tiles = []
-    for arm in dict.fromkeys((meta["method"], TWIN)):
+    for target in meta["evaluation"]["targets"] if not meta["task"]["labels"] else ():
+        before, after = (target["scores"][arm]["perplexity"] for arm in ("base", meta["method"]))
+        tiles.append((f"{after:.1f}", f"perplexity, {target['name']}", f"{before:.1f} before"))
+    for arm in dict.fromkeys((meta["method"], TWIN)) if meta["task"]["labels"] else ():
         values = [scores[arm]["accuracy"] for scores in scored if arm in scores]
         if values:
             over = "on the target" if len(values) == 1 else f"mean of {len(values)} targets"

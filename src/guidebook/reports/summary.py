@@ -8,12 +8,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from guidebook.evaluation.statistics import Interval, smallest_detectable
+from guidebook.reports.texts import Outcome, loss_rows, sample_rows, text_notes, text_verdict
 
 Facts = Mapping[str, Any]
-Outcome = Literal["helped", "hurt", "noise", "mixed", "unknown", "plain"]
 
 TWIN = "source_only"
 ARM_NAMES = {"tfidf": "TF-IDF", "linear_probe": "linear probe", TWIN: "source only"}
@@ -67,6 +67,8 @@ class Summary:
     """Per domain: rows, tokens, what was cut."""
     notes: tuple[tuple[str, str], ...]
     """Words used above and what they mean here, and what the numbers do not say."""
+    samples: Table = Table("", (), "", ())
+    """What a generative model wrote before and after."""
 
     def tables(self) -> list[Table]:
         """The tables that have rows, in order."""
@@ -82,6 +84,8 @@ class Summary:
 
 def summary(meta: Facts) -> Summary:
     """The summary of what guidebook.json says."""
+    if "general" in meta["evaluation"]:
+        return _of_text(meta)
     outcome, verdict, findings = _verdict(meta)
     return Summary(
         outcome,
@@ -93,6 +97,25 @@ def summary(meta: Facts) -> Summary:
         costs=_costs(meta),
         domains=_domains(meta),
         notes=_notes(meta),
+    )
+
+
+def _of_text(meta: Facts) -> Summary:
+    """The summary of a model that was adapted to raw text, without a task."""
+    outcome, verdict, findings = text_verdict(meta, arm_name(meta["method"]))
+    columns, align, rows = loss_rows(meta, arm_name)
+    shown, sides, texts = sample_rows(meta)
+    return Summary(
+        outcome,
+        verdict,
+        findings,
+        results=Table("How well text is predicted", columns, align, rows),
+        source=Table("", (), "", ()),
+        stages=_stages(meta),
+        costs=_costs(meta),
+        domains=_domains(meta),
+        notes=text_notes(meta),
+        samples=Table("Before and after", shown, sides, texts),
     )
 
 

@@ -41,6 +41,7 @@ class Classification:
 
     words: ClassVar[bool] = False
     """Labels belong to whole rows."""
+    labelled: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, get_args(Pooling))

@@ -20,6 +20,10 @@ class Task(Protocol):
         """True if labels belong to words, False if to whole rows."""
 
     @property
+    def labelled(self) -> bool:
+        """Whether it is learned from a source's labels; else modelling text is all."""
+
+    @property
     def max_length(self) -> int:
         """Tokens a row keeps, special tokens included."""
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from guidebook.adapters.host import Host
 from guidebook.data.streams import Stream, seed_for
+from guidebook.data.tokens import Tokens
 from guidebook.losses.contract import Facts, Loss
 from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
@@ -25,6 +26,7 @@ from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import Rows, input_of, pooled_rows, predict_probabilities
+from guidebook.training.scoring import token_nats
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
 from guidebook.training.stopping import EarlyStopping, hold_out
 from guidebook.training.store import Store, code_digest, key_of
@@ -258,6 +260,20 @@ class Engine:
             return predict_probabilities(self.host, head, rows, self.train.dtype, self.listener)
 
         return self._once((trained.key, "probabilities"), rows, run)
+
+    def token_nats(self, trained: Trained | None, documents: Tokens, width: int) -> np.ndarray:
+        """Return the loss of every token of documents (total,) under a trained model, or under the untouched base."""
+        model = trained.key if trained is not None else self.host.fingerprint
+        where = (model, str(width), chosen_dtype(self.train.dtype), code_digest(), "nats")
+
+        def run() -> np.ndarray:
+            if trained is not None:
+                self.attach(trained)
+                return token_nats(self.host, documents, width, self.train.dtype, self.listener)
+            with self.host.disabled():
+                return token_nats(self.host, documents, width, self.train.dtype, self.listener)
+
+        return self.store.array(key_of({"model": where, "rows": documents.fingerprint}), run)
 
     def pooled(self, rows: Rows) -> np.ndarray:
         """Return pooled rows (N, H) of the untouched base."""

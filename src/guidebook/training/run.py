@@ -16,7 +16,7 @@ from guidebook.data.corpus import Corpus, distinct_rows, documents, labels_of
 from guidebook.data.domains import Population, select_rows
 from guidebook.data.streams import Stream, concatenate, seed_for, stack_streams
 from guidebook.data.tags import flat
-from guidebook.data.tokens import Specials, Tokens, chunk, encode, read_specials, require_mask, tokenise
+from guidebook.data.tokens import Specials, Tokens, chunk, encode, ended, read_specials, require_mask, tokenise
 from guidebook.data.words import word_rows
 from guidebook.errors import InputError
 from guidebook.training.prediction import Rows, make_rows, make_word_rows
@@ -66,6 +66,12 @@ class Material:
         """The tokenizer's special tokens."""
         return read_specials(self.tokenizer)
 
+    @property
+    def end(self) -> int | None:
+        """The token that ends a text, unless the tokenizer puts one there by itself."""
+        end = self.tokenizer.eos_token_id
+        return None if end is None or end in self.specials.after else int(end)
+
     @cached_property
     def source(self) -> Stream:
         """Labelled source rows."""
@@ -96,14 +102,23 @@ class Material:
         tokens, names = concatenate([part.tokens for part in parts]), tuple(p.name for p in populations)
         return Stream(name, tokens, owner, names, np.full(len(parts), 1 / len(parts)), labels, per_token=True)
 
-    def text(self, populations: Sequence[Population], mixture: str | Mapping[str, float]) -> Stream:
-        """Return the documents of populations in pieces, mixed by token ratio."""
+    def text(
+        self,
+        populations: Sequence[Population],
+        mixture: str | Mapping[str, float],
+        general: Sequence[Population] = (),
+        share: float = 0.0,
+    ) -> Stream:
+        """Return the documents of populations in pieces, mixed by token ratio; general text gets a share of its own."""
         if not self.causal:
             require_mask(self.specials)
-        parts = [self._text(population) for population in populations]
+        parts = [self._text(population) for population in (*populations, *general)]
         counts = np.array([int(part.tokens.lengths.sum()) for part in parts])
         names = [population.name for population in populations]
-        ratios = mixture_ratios(counts, mixture, names)
+        ratios = mixture_ratios(counts[: len(names)], mixture, names)
+        if general:
+            beside = mixture_ratios(counts[len(names) :], "proportional")
+            ratios = np.concatenate([(1 - share) * ratios, share * beside])
         key = (*names, *(part.tokens.fingerprint for part in parts), *ratios)
         if key not in self._mixes:
             self._mixes[key] = stack_streams("text", parts, ratios)
@@ -120,7 +135,10 @@ class Material:
             tokens, second = self.plain_tokens(population), self.plain_pairs(population)
             tokens = tokens if second is None else concatenate([tokens, second])
             rows = distinct_rows(population)
-            pieces = chunk(tokens if len(rows) == len(tokens) else tokens.take(rows), self.length, self.specials)
+            tokens = tokens if len(rows) == len(tokens) else tokens.take(rows)
+            if self.causal and self.end is not None:
+                tokens = ended(tokens, self.end)
+            pieces = chunk(tokens, self.length, self.specials)
             owner = np.zeros(len(pieces), np.int64)
             self._texts[key] = Stream(population.name, pieces, owner, (population.name,), np.ones(1))
         return self._texts[key]
@@ -169,14 +187,36 @@ class Run:
         """Probabilities that a method submitted by itself: "target" (rows of the final evaluation), "source"."""
 
     @property
+    def has_task(self) -> bool:
+        """True if there is a task to learn from labels; without one, modelling text is all."""
+        return bool(self._corpus.sources)
+
+    @property
     def source(self) -> Stream:
-        """Labelled source rows."""
+        """Labelled source rows.
+
+        Raises:
+            InputError: there are none.
+        """
+        if not self.has_task:
+            raise InputError(
+                "This method learns from labels, and this task has none. Choose a method that models text: "
+                "domain_fusion, target_mlm or general_mlm."
+            )
         return self._material.source
 
     def text(
-        self, scope: Sequence[str] = ("source", "targets"), mixture: str | Mapping[str, float] = "proportional"
+        self,
+        scope: Sequence[str] = ("source", "targets"),
+        mixture: str | Mapping[str, float] = "proportional",
+        general: float = 0.0,
     ) -> Stream:
         """Return raw text to model: of "source", this "target", all "targets", "general".
+
+        Args:
+            scope: Whose text.
+            mixture: Token shares of the domains.
+            general: Share of the tokens that is general text, beside what `scope` names.
 
         Raises:
             InputError: the recipe gives no such text.
@@ -189,9 +229,9 @@ class Run:
             "general": corpus.general,
         }
         chosen = [population for name in scope for population in groups[name]]
-        if not chosen:
+        if not chosen or (general and not corpus.general):
             raise InputError("This method reads general text. Name some: `general: wikipedia.txt`.")
-        return self._material.text(chosen, mixture)
+        return self._material.text(chosen, mixture, *((corpus.general, general) if general else ()))
 
     def pool(self, which: Literal["source", "target"]) -> Stream:
         """Return unlabelled texts as rows of the task: of this target, or of the source.

@@ -27,13 +27,17 @@ if TYPE_CHECKING:
     from guidebook.data.domains import Domain
     from guidebook.data.read import Columns
     from guidebook.recipe import Recipe, load_recipe
+    from guidebook.tasks.causal_lm import CausalLM
     from guidebook.tasks.classification import Classification
+    from guidebook.text_evaluation import evaluate_text
+    from guidebook.training.generation import Sampling
     from guidebook.training.listener import Listener
 
 __version__ = "0.1.0"
 
 __all__ = [
     "IA3",
+    "CausalLM",
     "Classification",
     "Columns",
     "Compacter",
@@ -51,15 +55,18 @@ __all__ = [
     "Pfeiffer",
     "Recipe",
     "RunError",
+    "Sampling",
     "__version__",
     "adapt",
     "estimate",
     "evaluate",
+    "evaluate_text",
     "load",
     "load_recipe",
 ]
 
 _PLACES = {
+    "CausalLM": "guidebook.tasks.causal_lm",
     "Classification": "guidebook.tasks.classification",
     "Columns": "guidebook.data.read",
     "Compacter": "guidebook.adapters.compacter",
@@ -75,9 +82,11 @@ _PLACES = {
     "Parallel": "guidebook.adapters.parallel",
     "Pfeiffer": "guidebook.adapters.pfeiffer",
     "Recipe": "guidebook.recipe",
+    "Sampling": "guidebook.training.generation",
     "adapt": "guidebook.adaptation",
     "estimate": "guidebook.adaptation",
     "evaluate": "guidebook.adaptation",
+    "evaluate_text": "guidebook.text_evaluation",
     "load": "guidebook.artifact",
     "load_recipe": "guidebook.recipe",
 }

@@ -24,6 +24,7 @@ from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
 from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
+from guidebook.training.packing import PACKS, only_predicts
 from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import Rows, input_of, pooled_rows, predict_probabilities
 from guidebook.training.scoring import token_nats
@@ -90,6 +91,7 @@ class Engine:
     store: Store
     trainer: Mapping[str, Any] = field(default_factory=dict)
     listener: Listener = field(default_factory=Listener)
+    _said: set[str] = field(default_factory=set)
 
     @property
     def pooling(self) -> str:
@@ -128,7 +130,16 @@ class Engine:
         """Return every batch of a stage."""
         if (settings := self._settings(stage)).patience is not None:
             stage, _ = hold_out(stage, settings.held_out, self.seed)
-        return StagePlan(stage, self.train, self.seed, input_of(self.host), parts=self.train.micro_batches)
+        feed = input_of(self.host)
+        if feed.causal and self.train.packing and only_predicts(stage) and feed.model_type not in PACKS:
+            self._note(f"{feed.model_type} is not known to keep packed texts apart: rows are grouped by length instead.")
+        return StagePlan(stage, self.train, self.seed, feed, parts=self.train.micro_batches)
+
+    def _note(self, text: str) -> None:
+        """Say something once."""
+        if text not in self._said:
+            self._said.add(text)
+            self.listener.note(text)
 
     def _stopping(self, stage: Stage, model: StageModel, steps: int) -> EarlyStopping | None:
         """Return what stops a stage early, if its settings ask for that: one pass over held-out rows a measurement."""
@@ -139,7 +150,7 @@ class Engine:
         tokens = sum(int(read.stream.tokens.lengths.sum()) for read in next(iter(out.losses.values())).reads[:1])
         once = dataclasses.replace(
             self.train,
-            fuse=dataclasses.replace(self.train.fuse, tokens=tokens),
+            fuse=dataclasses.replace(self.train.fuse, tokens=tokens, epochs=None),
             task=dataclasses.replace(self.train.task, epochs=1.0),
         )
         held_out = StagePlan(out, once, self.seed, input_of(self.host))

@@ -21,7 +21,9 @@ from guidebook.training.scoring import windows_over
 from tiny import TEXTS
 from tiny_causal import save
 
-DOCUMENTS = [f"{first} and then {second}. report {number}." for number, first in enumerate(TEXTS) for second in TEXTS[:3]]
+DOCUMENTS = [
+    f"{first} and then {second}. report {number}." for number, first in enumerate(TEXTS) for second in TEXTS[:3]
+]
 GENERAL = [f"it is said that {text} often" for text in TEXTS]
 TRAIN = {
     "max_length": 16,
@@ -321,7 +323,8 @@ def test_copied_parts_are_scored_apart_to_the_byte(book, tmp_path):
     assert spans["copied_share"] * whole["base"]["bytes"] == pytest.approx(len(DOCUMENTS[0]) + 1, abs=2)
 
 
-@pytest.mark.parametrize("family", ["gptj", pytest.param("gpt2", marks=pytest.mark.slow), pytest.param("llama", marks=pytest.mark.slow), pytest.param("gpt_neox", marks=pytest.mark.slow), pytest.param("opt", marks=pytest.mark.slow)])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gptj", "gpt2", "llama", "gpt_neox", "opt"])
 def test_the_whole_way_on_the_command_line(base, filings, tmp_path, capsys, family):
     out = tmp_path / "runs" / "filings"
     flags = ["--task", "causal_lm", "--base", str(base(family)), "--target", str(filings), "--out", str(out)]

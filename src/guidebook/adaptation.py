@@ -138,7 +138,7 @@ def read(recipe: Recipe) -> Corpus:
 
 
 def arms(recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    """Yield the baselines that are in every table, then the recipe's method. Without labels the base is the baseline."""
+    """Yield the baselines that are in every table (without labels there is but the base), then the recipe's method."""
     chosen = name_of(recipe.method)
     for name in BASELINES if recipe.task.labelled else ():
         if name != chosen:

@@ -23,7 +23,9 @@ PROMPT_WORDS = 6
 SAMPLE_TOKENS = 60
 
 
-def text_evaluation(material: Material, engine: Engine, outcomes: Sequence[Outcome], group: str | None) -> dict[str, Any]:
+def text_evaluation(
+    material: Material, engine: Engine, outcomes: Sequence[Outcome], group: str | None
+) -> dict[str, Any]:
     """Return the loss of the base and of every arm on held-out text of each domain, on training text, on general text.
 
     Args:

@@ -82,7 +82,10 @@ def training_documents(book: Guidebook) -> tuple[list[str], str]:
     found: list[str] = []
     for target in recipe["targets"]:
         if not target.get("path") or not Path(target["path"]).exists():
-            return [], f"the training text of {target['name']} is not where it was ({target.get('path') or 'in memory'})."
+            return (
+                [],
+                f"the training text of {target['name']} is not where it was ({target.get('path') or 'in memory'}).",
+            )
         given = {key: value for key, value in target.items() if value is not None}
         kept, _ = split_documents(domain_from(given), "target", split)
         if kept.fingerprint != known[target["name"]]:

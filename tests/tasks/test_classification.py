@@ -138,6 +138,8 @@ def test_every_task_has_settings_and_a_head(name: str) -> None:
     module, cls = TASKS[name].split(":")
     task = getattr(importlib.import_module(module), cls)()
     assert task.kind == name
+    if not task.labelled:
+        return  # it models text: no rows, no head
     assert 0 < task.dev < 1
     assert task.make_head(hidden=8, classes=3, seed=0).eval()(torch.ones(2, 8)).shape == (2, 3)
 

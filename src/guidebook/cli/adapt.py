@@ -53,9 +53,7 @@ def adapt(
         typer.Option(help="Folder of the guidebook. Empty: runs/ and the recipe's name.", show_default=False),
     ] = None,
     task: Annotated[str | None, typer.Option(help="What is learned: classification or causal_lm.")] = None,
-    general: Annotated[
-        list[str] | None, typer.Option(help=recipe_text("general") + REPEAT, show_default=False)
-    ] = None,
+    general: Annotated[list[str] | None, typer.Option(help=recipe_text("general") + REPEAT, show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help=recipe_text("seed"), show_default=False)] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done, and how long it takes.")

@@ -78,12 +78,12 @@ def generate(
 
 
 def as_markdown(rows: Sequence[tuple[str, str | None, str]]) -> str:
-    """Return the rows as a Markdown table.
+    r"""Return the rows as a Markdown table.
 
     >>> print(as_markdown([("Our vision is", "to | win", "clear")]))
     | prompt | before | after |
     |---|---|---|
-    | Our vision is | to \\| win | clear |
+    | Our vision is | to \| win | clear |
     """
     names = _headings(rows)
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]

@@ -44,7 +44,9 @@ def show(found: Mapping[str, Any]) -> None:
                 change = entry["changes"].get(arm)
                 bits, surprise = f"{scores['bits_per_byte']:.3f}", f"{scores['perplexity']:.2f}"
                 said = change_text(change) if change else ""
-                rows.add_row(escape(f"{name} ({role})"), arm, bits, interval(scores, "bits_per_byte", 3), surprise, said)
+                rows.add_row(
+                    escape(f"{name} ({role})"), arm, bits, interval(scores, "bits_per_byte", 3), surprise, said
+                )
             spans = entry.get("spans") or {}
             for part in ("copied", "novel"):
                 for arm, scores in spans.get(part, {}).items():

@@ -68,7 +68,9 @@ def split_documents(domain: Domain, role: str, split: Split) -> tuple[Population
     documents, groups = read_documents(domain, role, split.group if role == "target" else None)
     if domain.test is not None:
         held, _ = read_documents(domain.test, role, None)
-        return first_documents(documents, split.most_train, split.seed), first_documents(held, split.most_held_out, split.seed)
+        return first_documents(documents, split.most_train, split.seed), first_documents(
+            held, split.most_held_out, split.seed
+        )
     outside = held_out(groups, split.share, split.seed)
     if not outside.any() or outside.all():
         kind = f"different value of {split.group!r}" if split.group and role == "target" else "document"
@@ -106,7 +108,9 @@ def read_documents(domain: Domain, role: str, group: str | None) -> tuple[Popula
         return documents, np.unique(text_keys(documents.texts), return_inverse=True)[1]
     if domain.path is None:
         if domain.labels is None:
-            raise InputError(f"domain {domain.name!r}: task.group is {group!r}; texts in memory have theirs in labels=.")
+            raise InputError(
+                f"domain {domain.name!r}: task.group is {group!r}; texts in memory have theirs in labels=."
+            )
         values: list[object] = [list(domain.labels)[line - 1] for line in documents.lines]
     else:
         table = read_table(Path(domain.path), Columns(domain.columns.text, None, group), domain.where)

@@ -98,4 +98,4 @@ class _Chunked(torch.autograd.Function):
 def _chunks(hidden: Tensor, targets: Tensor, head: nn.Module, elements: int) -> Sequence[tuple[Tensor, Tensor]]:
     vocabulary = max((value.shape[0] for value in head.parameters()), default=1)
     rows = max(1, elements // vocabulary)
-    return list(zip(hidden.split(rows), targets.split(rows), strict=True)) if len(hidden) else []
+    return list(zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)) if len(hidden) else []

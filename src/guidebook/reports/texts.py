@@ -65,9 +65,8 @@ def sample_rows(meta: Facts) -> tuple[tuple[str, ...], str, Rows]:
 def text_notes(meta: Facts) -> tuple[tuple[str, str], ...]:
     """Words used in the tables and what they mean here."""
     saw = ", ".join(meta["base"]["saw"])
-    notes = [(word, meaning) for word, meaning in _MEANING.items()]
     told = f"{saw}. Gains on text that the base has seen are not gains from adapting." if saw else _UNKNOWN
-    return (*notes, ("base saw", told))
+    return (*_MEANING.items(), ("base saw", told))
 
 
 def interval(entry: Facts, name: str, digits: int) -> str:
@@ -85,7 +84,7 @@ def change_text(change: Facts) -> str:
 
 
 def _rows(text: str, role: str, entry: Facts, name_of: Callable[[str], str]) -> list[tuple[str, ...]]:
-    found = []
+    found: list[tuple[str, ...]] = []
     for arm, scores in entry["scores"].items():
         change = entry["changes"].get(arm)
         method, _, target = arm.partition(":")

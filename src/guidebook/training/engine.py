@@ -132,7 +132,9 @@ class Engine:
             stage, _ = hold_out(stage, settings.held_out, self.seed)
         feed = input_of(self.host)
         if feed.causal and self.train.packing and only_predicts(stage) and feed.model_type not in PACKS:
-            self._note(f"{feed.model_type} is not known to keep packed texts apart: rows are grouped by length instead.")
+            self._note(
+                f"{feed.model_type} is not known to keep packed texts apart: rows are grouped by length instead."
+            )
         return StagePlan(stage, self.train, self.seed, feed, parts=self.train.micro_batches)
 
     def _note(self, text: str) -> None:

@@ -86,10 +86,11 @@ def continue_tokens(
     for length, rows in by_length.items():
         for start in range(0, len(rows), AT_ONCE):
             chosen = rows[start : start + AT_ONCE]
-            ids = torch.tensor([list(prompts[row]) for row in chosen], device=device)
+            starts = torch.tensor([list(prompts[row]) for row in chosen], device=device)  # (B, T)
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(sampling.seed)
-                out = host.model.generate(ids, **_settings(host, sampling, total, on_text))
+                model: Any = host.model
+                out = model.generate(starts, **_settings(host, sampling, total, on_text))
             for row, made in zip(chosen, out[:, length:].tolist(), strict=True):
                 found[row] = _until_end(made, host.tokenizer.eos_token_id)
     return found

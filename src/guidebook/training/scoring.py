@@ -115,8 +115,8 @@ def _batch(
         places.append(np.arange(first, last) - begin + row * width)
         targets.append(whole[first + 1 : last + 1])
         where.append(np.arange(first, last) + int(tokens.offsets[document]))
-    joined = (torch.from_numpy(np.concatenate(part)) for part in (places, targets))
-    return torch.from_numpy(ids), torch.from_numpy(mask), *joined, np.concatenate(where)
+    flat, goals = (torch.from_numpy(np.concatenate(part)) for part in (places, targets))
+    return torch.from_numpy(ids), torch.from_numpy(mask), flat, goals, np.concatenate(where)
 
 
 def per_document(values: np.ndarray, tokens: Tokens) -> np.ndarray:

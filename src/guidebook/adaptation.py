@@ -23,6 +23,7 @@ from guidebook.data.domains import Domain, LabelSet, Population, load_target
 from guidebook.data.tags import TagSet, flat
 from guidebook.errors import InputError
 from guidebook.recipe import Recipe, name_of
+from guidebook.training import processes
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.estimate import estimate_stages
 from guidebook.training.generation import require_causal
@@ -52,8 +53,10 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
         RunError: the run failed; the same call goes on from the last complete checkpoint.
     """
     began = time.monotonic()
-    listener = listener or Listener()
+    processes.join()
+    listener = (listener if processes.is_first() else None) or Listener()
     folder = check_out(Path(out)) if out is not None else None
+    processes.wait()
     material, engine = prepare(recipe, listener)
     listener.announce(plan_ahead(recipe, material, engine))
 
@@ -67,7 +70,10 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
     results = account(recipe, material, engine, outcomes)
     results["seconds"] = round(time.monotonic() - began, 1)
     folder = folder or engine.store.root / "guidebooks" / recipe_key(recipe, material, outcomes)
-    return load(write_guidebook(folder, results, outcomes))
+    if processes.is_first():
+        write_guidebook(folder, results, outcomes)
+    processes.wait()
+    return load(folder)
 
 
 def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:

@@ -93,12 +93,15 @@ def adapt(
         recipe = load_recipe(recipe_path, overrides, given)
         from guidebook.adaptation import adapt as run
         from guidebook.adaptation import estimate
+        from guidebook.training.processes import is_first
 
         listener.finish("loading torch and transformers")
         if dry_run:
             plan = estimate(recipe, listener=listener)
         else:
             book = run(recipe, out=out or default_out(recipe_path), listener=listener)
+    if not is_first():
+        return  # one of several processes speaks
     if dry_run and as_json:
         print_json(plan)
     elif dry_run:

@@ -22,6 +22,7 @@ from guidebook.data.tokens import Tokens
 from guidebook.losses.contract import Facts, Loss
 from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
+from guidebook.training import processes
 from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
 from guidebook.training.packing import PACKS, only_predicts
@@ -94,6 +95,11 @@ class Engine:
     _said: set[str] = field(default_factory=set)
 
     @property
+    def parts(self) -> int:
+        """Parts of a step: every process takes its share of them."""
+        return self.train.micro_batches * processes.count()
+
+    @property
     def pooling(self) -> str:
         """How rows are pooled: as the task says, else as suits the architecture."""
         return self.host.placement.pooling if self.task.pooling == "auto" else self.task.pooling
@@ -102,7 +108,7 @@ class Engine:
         """Return the hash of everything that decides a stage's result; only what the stage uses is in it."""
         counted_in = {loss.length_in for loss in stage.losses.values()}
         settings: dict[str, Any] = {"dtype": chosen_dtype(self.train.dtype), "clip": self.train.max_grad_norm}
-        settings["parts"] = self.train.micro_batches  # equal gradients but for rounding, and other dropout masks
+        settings["parts"] = self.parts  # equal gradients but for rounding, and other dropout masks
         settings["base_dropout"] = self.train.base_dropout or self.adapter.kind == "full"
         if "tokens" in counted_in:
             settings |= {"fuse": vars(self.train.fuse), "tokens_per_batch": self.train.tokens_per_batch}
@@ -135,7 +141,7 @@ class Engine:
             self._note(
                 f"{feed.model_type} is not known to keep packed texts apart: rows are grouped by length instead."
             )
-        return StagePlan(stage, self.train, self.seed, feed, parts=self.train.micro_batches)
+        return StagePlan(stage, self.train, self.seed, feed, parts=self.parts)
 
     def _note(self, text: str) -> None:
         """Say something once."""
@@ -199,7 +205,10 @@ class Engine:
                 save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / HEADS)
             (folder / "stage.json").write_text(json.dumps(figures, indent=1), encoding="utf8")
 
-        return self.store.put(key, write)
+        if processes.is_first():
+            self.store.put(key, write)
+        processes.wait()
+        return self.store.root / key
 
     def build(self, stage: Stage, made: Mapping[str, Trained]) -> None:
         """Put a stage's adapters on the base: frozen ones below, new ones or copies on top."""

@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from guidebook.errors import InputError, RunError, nearest
+from guidebook.training import processes
 from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
@@ -95,7 +96,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of every named part since the last log, and each part's share of the gradient."""
         if self._seen and "loss" in logs:
-            logs.update({f"loss/{name}": float(value) / self._seen for name, value in self._sums.items()})
+            logs.update({f"loss/{n}": float(processes.mean(v)) / self._seen for n, v in self._sums.items()})
             logs.update({f"gradient_share/{name}": share for name, share in self._shares.items()})
             self._sums, self._seen = {}, 0
         super().log(logs, start_time)
@@ -149,12 +150,14 @@ class StageTrainer(Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
         super()._save_checkpoint(model, trial)
+        processes.wait()  # every process writes its own random state
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             fsync_folder(folder)
             (folder / COMPLETE).write_text("", encoding="utf8")
             fsync_folder(folder)
             complete_checkpoint(Path(self.args.output_dir))
+        processes.wait()
 
 
 class _Progress(TrainerCallback):  # type: ignore[misc]
@@ -195,7 +198,7 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         if self._loss is not None:
             figures["loss"] = self._loss
         self._listener.advance(self._plan.stage.name, state.global_step, **figures)
-        if now - self._saved > self.checkpoint_seconds and state.global_step < state.max_steps:
+        if processes.agree(now - self._saved > self.checkpoint_seconds) and state.global_step < state.max_steps:
             control.should_save = True
             self._saved = now
         return control
@@ -267,6 +270,9 @@ def train_plan(
         RunError: the loss is not finite.
     """
     folder = Path(arguments.output_dir)
+    if processes.is_first():
+        complete_checkpoint(folder)  # deletes what is not complete, before the others look
+    processes.wait()
     checkpoint = complete_checkpoint(folder)
     trainer = StageTrainer(model, arguments, plan, listener, stopping)
     for callback in trainer.callback_handler.callbacks:

@@ -330,7 +330,9 @@ def test_the_whole_way_on_the_command_line(base, filings, tmp_path, capsys, fami
     flags = ["--task", "causal_lm", "--base", str(base(family)), "--target", str(filings), "--out", str(out)]
     settings = ["train.max_length=64", "train.tokens_per_batch=256", "train.fuse.epochs=1", "train.dtype=float32"]
     assert main(["adapt", *flags, *settings, "--dry-run"]) == 0
-    assert "tokens" in capsys.readouterr().out
+    planned = capsys.readouterr().out
+    assert "tokens" in planned
+    assert "Memory " in planned
     assert main(["adapt", *flags, *settings, "task.prompts=[the plot]"]) == 0
     said = capsys.readouterr()
     assert "How well text is predicted" in said.out
@@ -365,6 +367,18 @@ def test_the_whole_way_on_the_command_line(base, filings, tmp_path, capsys, fami
 def test_recipes_that_cannot_be(base, changes, found):
     with pytest.raises(InputError, match=found):
         gb.estimate(recipe(base("gptj"), **changes))
+
+
+def test_what_does_not_fit_is_not_loaded(base, monkeypatch, capsys):
+    from guidebook.cli.console import print_plan, stdout
+
+    monkeypatch.setattr("guidebook.adaptation.available_megabytes", lambda: 0.01)
+    monkeypatch.setattr("guidebook.adaptation.prepare", lambda *arguments: pytest.fail("the base was loaded"))
+    plan = gb.estimate(recipe(base("gptj")))
+    assert plan["stages"] == []
+    assert plan["memory"]["total"] > plan["available_megabytes"]
+    print_plan(stdout(), plan)
+    assert "nothing was loaded" in capsys.readouterr().out
 
 
 def test_an_encoder_cannot_write(tiny_base):

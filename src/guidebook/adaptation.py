@@ -28,6 +28,7 @@ from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.estimate import estimate_stages
 from guidebook.training.generation import require_causal
 from guidebook.training.listener import Listener
+from guidebook.training.memory import available_megabytes, memory_needed
 from guidebook.training.prediction import Rows
 from guidebook.training.run import Material, Run
 from guidebook.training.scoring import start_token
@@ -203,10 +204,17 @@ def plan_ahead(recipe: Recipe, material: Material, engine: Engine) -> dict[str, 
 def estimate(recipe: Recipe, listener: Listener | None = None) -> dict[str, Any]:
     """Return what `adapt` would do, without training: the `--dry-run`.
 
+    A causal base's memory is told first, from its configuration; where there is too little, nothing is loaded.
+
     Raises:
         InputError: the data or the recipe is wrong.
     """
-    return plan_ahead(recipe, *prepare(recipe, listener or Listener()))
+    needed = memory_needed(recipe.base, recipe.adapter, recipe.train)
+    there = available_megabytes()
+    if needed is not None and there is not None and needed["total"] > there:
+        return {"stages": [], "seconds": 0.0, "tokens": 0, "memory": needed, "available_megabytes": round(there, 1)}
+    plan = plan_ahead(recipe, *prepare(recipe, listener or Listener()))
+    return plan if needed is None else {**plan, "memory": needed}
 
 
 def evaluate(book: Guidebook, domain: Domain, which: str | None = None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Train on tiny texts in as many processes as torchrun started; each writes what it saw.
 
-    torchrun --nproc-per-node 2 several_driver.py BASE FOLDER
+torchrun --nproc-per-node 2 several_driver.py BASE FOLDER
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
+from safetensors.torch import load_file
 
 import guidebook as gb
 from guidebook.training import processes, trainer
@@ -53,8 +54,6 @@ recipe = gb.Recipe(
 )  # fmt: skip
 book = gb.adapt(recipe, out=folder / "out")
 weights = {}
-from safetensors.torch import load_file
-
 for name, value in load_file(book.path / "adapters" / "domain" / "adapter_model.safetensors").items():
     weights[name] = value.flatten().tolist()
 facts = {

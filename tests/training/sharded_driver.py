@@ -2,7 +2,8 @@
 
     torchrun --nproc-per-node 2 sharded_driver.py BASE OUT.json
 
-accelerate ignores FSDP on a CPU without a word, so torch's own `fully_shard` does it here, and what is sharded is counted.
+accelerate ignores FSDP on a CPU without a word, so torch's own `fully_shard` does it here, and what is sharded is
+counted.
 """
 
 from __future__ import annotations

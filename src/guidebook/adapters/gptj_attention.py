@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional
 
 NAME = "guidebook_fused"
 """Value of `attn_implementation`. Not with "sdpa" in it: transformers refuses that for families without its own."""
@@ -34,7 +34,7 @@ def fused_attention(
     if mask is not None and mask.is_floating_point():
         mask = mask.to(same)
     causal = mask is None and query.shape[2] > 1
-    return scaled_dot_product_attention(
+    return functional.scaled_dot_product_attention(
         query.to(same), key.to(same), value, attn_mask=mask, dropout_p=dropout, is_causal=causal
     )
 

@@ -143,8 +143,31 @@ def plan_text(estimate: Mapping[str, Any]) -> str:
     return text + "."
 
 
+def memory_text(memory: Mapping[str, Any]) -> str:
+    """Return what a causal base's training takes, in one sentence.
+
+    >>> names = ("weights", "gradients", "optimiser", "activations", "logits", "adapter")
+    >>> memory_text({"parameters": 6e9, "trainable_parameters": 1e8, "total": 27e3, **dict.fromkeys(names, 400.0)})
+    'Memory 27,000 MB: weights 400, gradients 400, optimiser 400, activations 400, logits 400; 6 G parameters, \
+100 M trained, a file of 400 MB.'
+    """
+    parts = ", ".join(
+        f"{name} {memory[name]:,.0f}" for name in ("weights", "gradients", "optimiser", "activations", "logits")
+    )
+    trained = f"{amount(memory['parameters'])} parameters, {amount(memory['trainable_parameters'])} trained"
+    return f"Memory {memory['total']:,.0f} MB: {parts}; {trained}, a file of {memory['adapter']:,.0f} MB."
+
+
 def print_plan(console: Console, estimate: Mapping[str, Any]) -> None:
     """Print what a run will do: its stages, then the sums."""
+    if memory := estimate.get("memory"):
+        console.print(escape(memory_text(memory)), soft_wrap=True)
+    if "available_megabytes" in estimate:
+        too_little = (
+            f"This machine has {estimate['available_megabytes']:,.0f} MB: nothing was loaded, and no time measured."
+        )
+        console.print(f"[bold red]{escape(too_little)}[/] Raise train.micro_batches, or lower train.max_length.")
+        return
     console.print(plan_table(estimate.get("stages", ())))
     console.print(f"[bold]{escape(plan_text(estimate))}[/]", soft_wrap=True)
 

@@ -82,7 +82,8 @@ class WrapperModel(BaseTuner):  # type: ignore[misc]
 
 def cast(hidden: Tensor, weight: Tensor) -> Tensor:
     """Return hidden in the adapter's dtype, which is fp32 whatever the base's is; autocast does it by itself."""
-    return hidden if torch.is_autocast_enabled(hidden.device.type) else hidden.to(weight.dtype)
+    device = hidden.device.type  # "meta" has no autocast to ask for
+    return hidden if device != "meta" and torch.is_autocast_enabled(device) else hidden.to(weight.dtype)
 
 
 def features_of(module: nn.Module, model: nn.Module) -> int:

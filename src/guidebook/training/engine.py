@@ -24,6 +24,7 @@ from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
 from guidebook.training import processes
 from guidebook.training.listener import Listener
+from guidebook.training.memory import memory_explained
 from guidebook.training.model import StageModel
 from guidebook.training.packing import PACKS, only_predicts
 from guidebook.training.plan import StagePlan
@@ -193,7 +194,9 @@ class Engine:
         arguments.seed = seed_for(self.seed, "trainer") % 2**32
         self.listener.start(stage.name, plan.steps)
         stopping = self._stopping(stage, model, plan.steps)
-        figures = train_plan(model, plan, arguments, self.listener, self.train.checkpoint_seconds, stopping=stopping)
+        seconds = self.train.checkpoint_seconds
+        with memory_explained(stage.name, self.train):
+            figures = train_plan(model, plan, arguments, self.listener, seconds, stopping=stopping)
         figures["trainable_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.listener.finish(stage.name, seconds=figures["seconds"])
 

@@ -21,7 +21,7 @@ def is_first() -> bool:
 def join() -> None:
     """Meet the other processes, if there are any; must be called by all before anything else here."""
     if count() > 1 and not distributed.is_initialized():
-        from accelerate import PartialState
+        from accelerate import PartialState  # type: ignore[import-untyped]
 
         PartialState(cpu=not torch.cuda.is_available())
 

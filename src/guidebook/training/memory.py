@@ -1,0 +1,194 @@
+"""How much memory a stage of a causal base takes, told from its configuration before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from guidebook.adapters.bases import lm_kind, resolve_base
+from guidebook.adapters.gptj_attention import attention_for
+from guidebook.adapters.placement import placement_for
+from guidebook.errors import InputError, RunError
+from guidebook.losses.chunked import ELEMENTS
+from guidebook.training.settings import Training
+from guidebook.training.tap import Tap
+
+WORD = 4
+"""Bytes of a number in float32: weights in memory, adapters, their gradients and AdamW's two averages."""
+LOGITS = 3
+"""Copies of a chunk of logits that stand at once: the logits, their softmax, its gradient."""
+
+
+def empty_base(base: str) -> nn.Module | None:
+    """Return a causal base with its shapes and without its weights, on the meta device; None for other bases.
+
+    Raises:
+        InputError: there is no such base.
+    """
+    import transformers
+
+    path, _ = resolve_base(base)
+    try:
+        config = transformers.AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"Base {base!r} cannot be read: {str(error).strip().splitlines()[0]}") from error
+    if lm_kind(config) != "causal":
+        return None
+    with torch.device("meta"):
+        model: nn.Module = transformers.AutoModelForCausalLM.from_config(
+            config, attn_implementation=attention_for(config.model_type)
+        )
+    return model
+
+
+def memory_needed(base: str, adapter: Any, train: Training) -> dict[str, Any] | None:
+    """Return what training an adapter on a causal base takes, by part; None for other bases.
+
+    Args:
+        base: As in a recipe.
+        adapter: The adapter's kind.
+        train: The recipe's settings of stages.
+
+    Returns:
+        parameters and trainable_parameters; in megabytes weights (of the base), adapter (a file of it), gradients,
+        optimiser, activations (what one part of a step keeps for its gradient, in float32: under bf16 autocast it is
+        less), logits (one chunk) and total.
+    """
+    model = empty_base(base)
+    if model is None:
+        return None
+    model.train()
+    rows = max(1, train.tokens_per_batch // train.max_length // train.micro_batches)
+    parameters = sum(value.numel() for value in model.parameters())
+    weights = WORD * parameters
+    inside = _with_adapter(model, adapter)
+    moving = sum(value.numel() for value in inside.parameters() if value.requires_grad)
+    placement = placement_for(model, getattr(adapter, "modules", {}))
+    kept = saved_bytes(model, placement.head_of(model), rows, train.max_length)
+    whole = weights if adapter.kind == "full" else 0  # a second copy moves, the base's own stays
+    found = {
+        "weights": weights + whole,
+        "adapter": WORD * moving,
+        "gradients": WORD * moving,
+        "optimiser": 2 * WORD * moving,
+        "activations": kept,
+        "logits": LOGITS * WORD * min(ELEMENTS, rows * train.max_length * int(model.config.vocab_size)),  # type: ignore[union-attr, arg-type]
+    }
+    found["total"] = sum(found.values()) - (found["adapter"] if adapter.kind == "full" else 0)
+    megabytes = {name: round(value / 1e6, 1) for name, value in found.items()}
+    return {"parameters": parameters, "trainable_parameters": moving, "rows": rows, **megabytes}
+
+
+def saved_bytes(model: nn.Module, lm_head: nn.Module, rows: int, width: int) -> int:
+    """Return the bytes that a forward pass over (rows, width) tokens keeps for its gradient, parameters not counted.
+
+    Attention keeps query, key, value and its output, as torch's fused kernels do; weights (T, T) are left out.
+    """
+    device = next(model.parameters()).device
+    ids = torch.zeros((rows, width), dtype=torch.long, device=device)
+    mask = torch.zeros((rows, 1, width, width), device=device)  # a finished mask: nobody asks for its values
+    owned = {value.untyped_storage()._cdata for value in (*model.parameters(), *model.buffers())}
+    kept: dict[int, int] = {}
+    held: list[Tensor] = []  # a storage that is gone would give its number to another
+
+    def pack(value: Tensor) -> Tensor:
+        place = value.untyped_storage()._cdata
+        if place not in owned and value.shape[-2:] != (width, width):
+            kept[place] = value.untyped_storage().nbytes()
+            held.append(value)
+        return value
+
+    positions = torch.arange(width, device=device)[None].expand(rows, -1)
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+    fused = nullcontext() if device.type != "meta" else _fused()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value), Tap(lm_head) as tap, fused:
+        tap.run(_without_cache(model), inputs, torch.zeros(0, dtype=torch.long, device=device))
+    return sum(kept.values())
+
+
+def available_megabytes() -> float | None:
+    """Return the memory of the device that trains, in megabytes; None where the system does not say."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory) / 1e6
+    from guidebook.evaluation.records import machine
+
+    found = machine()["memory_gb"]
+    return float(found) * 2**30 / 1e6 if found is not None else None
+
+
+@contextmanager
+def memory_explained(stage: str, train: Training) -> Iterator[None]:
+    """Turn running out of memory into a RunError that says which setting to change first, and to what.
+
+    Raises:
+        RunError: there was too little memory.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        text = str(error)
+        told = "not enough memory" in text or "can't allocate memory" in text
+        if not told and not isinstance(error, torch.OutOfMemoryError | MemoryError):
+            raise
+        parts = 2 * train.micro_batches
+        raise RunError(
+            f"Out of memory in stage {stage!r}: {text.strip().splitlines()[0] if text.strip() else 'no memory left'} "
+            f"Set train.micro_batches={parts}: each step is cut into {parts} parts, which halves its activations and "
+            f"changes no result but for rounding. Then lower train.max_length from {train.max_length}. Finished stages "
+            "and the last complete checkpoint are kept; `guidebook adapt --dry-run` says what is needed."
+        ) from error
+
+
+class _Attention(torch.autograd.Function):
+    """The shapes of fused attention, and what it keeps."""
+
+    @staticmethod
+    def forward(context: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = torch.empty_like(query)
+        context.save_for_backward(query, key, value, out)
+        return out
+
+    @staticmethod
+    def backward(context: Any, slope: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        query, key, value, _ = context.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+@contextmanager
+def _fused() -> Iterator[None]:
+    """Let scaled dot product attention keep what the fused kernels keep: on the meta device torch has none of them."""
+
+    def attention(query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        out: Tensor = _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
+        return out
+
+    before = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = before
+
+
+def _with_adapter(model: nn.Module, adapter: Any) -> nn.Module:
+    """Return the model with an adapter of the kind inside, only the adapter trainable; all of it for `full`."""
+    config = adapter.peft_config(model, placement_for(model, getattr(adapter, "modules", {})))
+    if config is None:
+        return model
+    from peft import PeftModel
+
+    with torch.device("meta"):
+        inside: nn.Module = PeftModel(model, config, adapter_name="domain")
+    return inside
+
+
+def _without_cache(model: nn.Module) -> Callable[..., Any]:
+    def run(**inputs: Any) -> Any:
+        return model(**inputs, use_cache=False)
+
+    return run

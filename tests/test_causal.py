@@ -345,6 +345,45 @@ def test_the_whole_way_on_the_command_line(base, filings, tmp_path, capsys, fami
     assert "left_out" in learned or set(learned) == {"base", "domain_fusion"}
 
 
+def test_stopped_and_gone_on_is_bit_equal_to_undisturbed(base, tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+
+    class Stops(gb.Listener):
+        def advance(self, name, done, **figures):
+            if name == "fuse" and done == 4:
+                raise KeyboardInterrupt
+
+    made = recipe(base("gptj"), train={**TRAIN, "checkpoint_seconds": 0, "micro_batches": 2})
+    weights, resumed = [], []
+    for disturbed in (False, True):
+        monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / f"cache{disturbed}"))
+        if disturbed:
+            with pytest.raises(KeyboardInterrupt):
+                gb.adapt(made, listener=Stops())
+        found = gb.adapt(made, out=tmp_path / str(disturbed))
+        weights.append(load_file(found.path / "adapters" / "domain" / "adapter_model.safetensors"))
+        resumed.append(found.meta["stages"][0]["resumed_from_step"])
+    assert resumed[0] == 0
+    assert resumed[1] > 0
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_packing_is_part_of_what_decides_a_stage(base):
+    from guidebook.adaptation import prepare
+    from guidebook.losses.language_modelling import LanguageModelling
+    from guidebook.methods.stage import Stage
+    from guidebook.training.listener import Listener
+
+    keys = {}
+    for family in ("gptj", "opt"):
+        for packing in (True, False):
+            material, engine = prepare(recipe(base(family), train={**TRAIN, "packing": packing}), Listener())
+            text = LanguageModelling(material.text(material.corpus.targets, "proportional"))
+            keys[family, packing] = engine.key(Stage("fuse", {"lm": text}, train={"domain": None}), {})
+    assert keys["gptj", True] != keys["gptj", False]
+    assert keys["opt", True] == keys["opt", False]  # it is not packed either way
+
+
 # Bad input
 
 

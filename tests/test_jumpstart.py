@@ -73,14 +73,14 @@ def test_batches_are_counted_in_tokens_of_a_step():
 
 
 def test_what_is_unknown_or_unsupported_is_named():
-    found = made({"learning_rat": 1, "int8_quantization": "True", "early_stopping_patience": 3, "zzz": 1})
+    found = made({"learning_rat": 1, "int8_quantization": "True", "early_stopping_threshold": 3, "zzz": 1})
     assert found.unknown == [
         "learning_rat: no such parameter. Did you mean 'learning_rate'?",
         "zzz: no such parameter.",
     ]
     assert [line.partition(":")[0] for line in found.unsupported] == [
         "int8_quantization=True",
-        "early_stopping_patience",
+        "early_stopping_threshold",
     ]
 
 

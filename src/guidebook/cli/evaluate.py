@@ -19,9 +19,7 @@ def evaluate(
     book: Annotated[Path, typer.Argument(metavar="BOOK", help="Folder of a guidebook.")],
     file: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="FILE", help="Labelled rows: a file, a folder, or hf:OWNER/NAME.", show_default=False
-        ),
+        typer.Argument(metavar="FILE", help="Labelled rows: a file, a folder, or hf:OWNER/NAME.", show_default=False),
     ] = None,
     words: Annotated[
         list[str] | None,

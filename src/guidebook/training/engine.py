@@ -26,7 +26,7 @@ from guidebook.training import processes
 from guidebook.training.listener import Listener
 from guidebook.training.memory import memory_explained
 from guidebook.training.model import StageModel
-from guidebook.training.packing import PACKS, only_predicts
+from guidebook.training.packing import PACKS, may_pack, only_predicts
 from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import Rows, input_of, pooled_rows, predict_probabilities
 from guidebook.training.scoring import token_nats
@@ -113,6 +113,12 @@ class Engine:
         settings["base_dropout"] = self.train.base_dropout or self.adapter.kind == "full"
         if "tokens" in counted_in:
             settings |= {"fuse": vars(self.train.fuse), "tokens_per_batch": self.train.tokens_per_batch}
+            if (
+                self.train.packing
+                and self.host.placement.kind == "causal"
+                and may_pack(self.host.config.model_type, stage)
+            ):
+                settings["bins"] = self.train.max_length
         if "rows" in counted_in:
             head = (self.pooling, self.task.head, self.task.dropout, self.classes)
             settings |= {"task": vars(self.train.task), "head": head}

@@ -19,7 +19,7 @@ from guidebook.adapters.gptj_attention import attention_for
 from guidebook.adapters.placement import PLACEMENTS
 from guidebook.errors import InputError, nearest
 
-PACKAGED = ("mini",)
+PACKAGED = ("mini", "mini-gptj")
 
 
 def resolve_base(base: str) -> tuple[str, str]:

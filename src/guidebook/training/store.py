@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from guidebook.data.texts import cache_root
 from guidebook.errors import RunError
 
 COMPLETE = "COMPLETE"
@@ -24,8 +25,7 @@ CODE = ("adapters", "data", "losses", "tasks", "training", "peft")
 
 def default_root() -> Path:
     """Return the store's folder: $GUIDEBOOK_CACHE, else ~/.cache/guidebook."""
-    given = os.environ.get("GUIDEBOOK_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "guidebook"
+    return cache_root()
 
 
 @cache

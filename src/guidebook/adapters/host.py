@@ -184,8 +184,8 @@ class Host:
         """Send row i of every batch through the adapter names[i] (None: the base) while the context lasts.
 
         Raises:
-            InputError: an unknown name, an adapter of kind full, dora, ia3 or invertible, a
-                model in training mode; inside, a batch of another size.
+            InputError: an unknown name, an adapter of kind full, dora, ia3 or invertible, a model
+                in training mode; inside, a batch of another size.
         """
         used = sorted({name for name in names if name is not None})
         if fulls := [name for name in used if not self._config(name)]:

@@ -24,11 +24,12 @@ from guidebook.errors import InputError
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.estimate import estimate_stages
+from guidebook.training.layers import check_layers
 from guidebook.training.listener import Listener
 from guidebook.training.prediction import Rows
 from guidebook.training.run import Material, Run
 from guidebook.training.store import Store, default_root, full_disk_explained, key_of
-from guidebook.training.trainer import check_arguments
+from guidebook.training.trainer import bf16_is_fast, check_arguments
 from guidebook.writing import check_out, write_guidebook
 
 BASELINES = ("tfidf", "linear_probe", "source_only")
@@ -94,8 +95,17 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         for why, count in population.dropped.items():
             listener.note(f"{population.name}: {count} rows dropped: {why}")
     dropout = recipe.train.base_dropout or recipe.adapter.kind == "full"
-    host = Host.load(recipe.base, dropout=dropout, modules=getattr(recipe.adapter, "modules", {}))
+    host = Host.load(
+        recipe.base,
+        recipe.base_dtype,
+        dropout,
+        getattr(recipe.adapter, "modules", {}),
+        quantise=recipe.quantise,
+    )
     host.check_length(max(recipe.train.max_length, recipe.task.max_length))
+    check_layers(host, recipe.train)
+    if host.dtype != "float32" and not bf16_is_fast():
+        listener.note(f"base_dtype {host.dtype} halves the base's memory; on this machine it is slower than float32")
     engine = Engine(
         host=host,
         adapter=recipe.adapter,

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from guidebook.adapters.feasible import check_base, check_training
 from guidebook.adapters.presets import KINDS
 from guidebook.adapters.union import Union
 from guidebook.data.domains import Domain, domain_from
@@ -45,7 +46,8 @@ OWNED_BY_GUIDEBOOK = {
     "ignore_data_skip": "nothing: a stage resumes bit for bit",
     "resume_from_checkpoint": "nothing: the same command resumes",
     "max_grad_norm": "train.max_grad_norm",
-    "gradient_checkpointing": "train.micro_batches",
+    "gradient_checkpointing": "train.gradient_checkpointing",
+    "torch_compile": "train.compile",
     "label_smoothing_factor": "nothing: losses are the method's",
     "eval_strategy": "nothing: target labels are read once, at the end",
     "load_best_model_at_end": "nothing: the last step of a schedule is what is kept",
@@ -82,6 +84,10 @@ class Recipe:
     """The frozen base: mini, a folder, or a model id of the Hub."""
     base_saw: Any = None
     """What the base has seen of the task or the domains, noted in every record. Known for the packaged bases."""
+    base_dtype: str = "float32"
+    """Number type of the base's weights in memory: float32, bfloat16 or float16. Adapters are float32 all the same."""
+    quantise: Literal["8bit", "4bit"] | None = None
+    """Hold the base's linear layers in 8bit or 4bit: pip install 'guidebook[quant]'. Empty: as they are."""
     task: Any = "classification"
     """What is learned from the source's labels: a kind, or {kind, labels, max_length, pooling, head, dropout, dev}."""
     adapter: Any = "houlsby"
@@ -109,6 +115,10 @@ class Recipe:
         put("method", _configured(self.method, METHODS, "method", "name"))
         put("train", _validated(Training, self.train if self.train is not None else {}, "train"))
         put("trainer", _trainer(self.trainer))
+        check_base(self.base_dtype, self.quantise, self.adapter.kind)
+        if self.base_dtype == "float16" and self.train.dtype == "auto":
+            put("train", dataclasses.replace(self.train, dtype="float32"))  # autocast would be to bf16
+        check_training(self.base_dtype, self.quantise, self.train.dtype, compiled=self.train.compile)
         names = [domain.name for domain in (*self.source, *self.targets, *self.unlabelled, *self.general)]
         for name in names:
             if names.count(name) > 1:

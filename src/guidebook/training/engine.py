@@ -21,6 +21,7 @@ from guidebook.data.streams import Stream, seed_for
 from guidebook.losses.contract import Facts, Loss
 from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
+from guidebook.training.layers import running
 from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
@@ -99,6 +100,7 @@ class Engine:
         counted_in = {loss.length_in for loss in stage.losses.values()}
         settings: dict[str, Any] = {"dtype": chosen_dtype(self.train.dtype), "clip": self.train.max_grad_norm}
         settings["parts"] = self.train.micro_batches  # equal gradients but for rounding, and other dropout masks
+        settings["compile"] = self.train.compile  # checkpointing changes no bit and is not here
         settings["base_dropout"] = self.train.base_dropout or self.adapter.kind == "full"
         if "tokens" in counted_in:
             settings |= {"fuse": vars(self.train.fuse), "tokens_per_batch": self.train.tokens_per_batch}
@@ -172,7 +174,9 @@ class Engine:
         arguments.seed = seed_for(self.seed, "trainer") % 2**32
         self.listener.start(stage.name, plan.steps)
         stopping = self._stopping(stage, model, plan.steps)
-        figures = train_plan(model, plan, arguments, self.listener, self.train.checkpoint_seconds, stopping=stopping)
+        seconds = self.train.checkpoint_seconds
+        with running(self.host, self.train):
+            figures = train_plan(model, plan, arguments, self.listener, seconds, stopping=stopping)
         figures["trainable_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.listener.finish(stage.name, seconds=figures["seconds"])
 

@@ -30,6 +30,7 @@ class StageModel(nn.Module):
         self._weights = stage.weights
         self._layers = any(loss.layers for loss in stage.losses.values())
         self._tap = Tap(host.lm_head)
+        self._scale = host.hidden_scale
         half_life = stage.teacher.half_life * steps if stage.teacher else 0.0
         self.average = Average(self.trainable(), half_life) if half_life else None
         """Averages of what is trained, where the stage has a teacher that is not the model itself."""
@@ -75,12 +76,13 @@ class StageModel(nn.Module):
                 views |= {key: self._view(lesson, key, tapped, _still(heads)) for key in lesson["rows"]}
         return views
 
-    @staticmethod
-    def _view(batch: dict[str, Any], key: str, tapped: Tapped, heads: Mapping[str, Callable[..., Tensor]]) -> View:
+    def _view(
+        self, batch: dict[str, Any], key: str, tapped: Tapped, heads: Mapping[str, Callable[..., Tensor]]
+    ) -> View:
         rows, picks = slice(*batch["rows"][key]), slice(*batch["picks"][key])
         return View(
-            hidden=tapped.hidden[rows],
-            mask=batch["inputs"]["attention_mask"].bool()[rows],
+            hidden=tapped.hidden[rows] if self._scale == 1.0 else tapped.hidden[rows] * self._scale,
+            mask=read_mask(batch["inputs"]).bool()[rows],
             logits=tapped.logits[picks],
             targets=batch["targets"][picks],
             labels=batch["labels"][rows],
@@ -89,6 +91,11 @@ class StageModel(nn.Module):
             modules=heads,
             fraction=batch["fraction"],
         )
+
+
+def read_mask(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the mask (B, T) of the last hidden states: the decoder's, where a base has two sides."""
+    return inputs.get("decoder_attention_mask", inputs["attention_mask"])
 
 
 def _inside(values: Mapping[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:

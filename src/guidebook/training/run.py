@@ -98,7 +98,7 @@ class Material:
 
     def text(self, populations: Sequence[Population], mixture: str | Mapping[str, float]) -> Stream:
         """Return the documents of populations in pieces, mixed by token ratio."""
-        if not self.causal:
+        if not self.causal and not self.specials.sentinels:
             require_mask(self.specials)
         parts = [self._text(population) for population in populations]
         counts = np.array([int(part.tokens.lengths.sum()) for part in parts])

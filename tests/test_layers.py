@@ -14,6 +14,7 @@ EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 LAYERS = [  # top first; a room may import its own row and the rows under it
     {"cli"},
+    {"compare", "sklearn"},
     {"adaptation", "account", "artifact", "writing"},
     {"reports"},  # a guidebook carries its card and report, which are made from guidebook.json alone
     {"training", "methods", "evaluation", "recipe"},

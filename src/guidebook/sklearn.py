@@ -58,6 +58,7 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         target: Sequence[str] | Domain | None = None,
+        *,
         base: str = "mini",
         method: str | Mapping[str, Any] = "domain_fusion",
         adapter: str | Mapping[str, Any] = "houlsby",
@@ -93,7 +94,7 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_consistent_length(texts, y)
         classes = unique_labels(y)
         names = names_of(classes)
-        index = {label: name for label, name in zip(classes.tolist(), names, strict=True)}
+        index = dict(zip(classes.tolist(), names, strict=True))
         recipe = self._recipe(texts, [index[label] for label in np.asarray(y).tolist()], names)
         self.classes_ = classes
         self.guidebook_: Guidebook = adapt(recipe)

@@ -83,10 +83,9 @@ def test_rules_that_cannot_be_applied_are_left_out() -> None:
 
 
 def test_scores_are_turned() -> None:
-    assert oriented({"entropy": 0.3, "bnm": 1.0, "new": 2.0, "gone": None}, {"entropy": False, "bnm": True}) == {
-        "entropy": -0.3,
-        "bnm": 1.0,
-    }
+    scores = {"entropy": (0.3, False), "bnm": (1.0, True), "gone": (None, True)}
+    found = oriented({name: {"value": value, "higher_is_better": up} for name, (value, up) in scores.items()})
+    assert found == {"entropy": -0.3, "bnm": 1.0}
 
 
 @pytest.mark.parametrize("wrong", ["one", "same name", "rows", "one row"])

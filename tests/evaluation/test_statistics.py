@@ -247,7 +247,8 @@ def test_the_p_value_goes_with_the_interval() -> None:
         assert found.interval.within_noise == (found.p_value >= 0.05)
     half = GroupedDifference(0.0, 0.01, 4, 0.012).interval.high
     assert GroupedDifference(half, 0.01, 4, 0.012).p_value == pytest.approx(0.05, abs=1e-9)
-    assert GroupedDifference(0.0, 0.01, 4, 0.0).p_value == pytest.approx(1.0, abs=1e-6)
+    assert GroupedDifference(0.0, 0.01, 4, 0.0).p_value == 1.0
+    assert GroupedDifference(0.0, 0.0, 4, 0.0).p_value == 1.0
 
 
 def test_a_claim_about_these_models_alone_needs_no_second_draw() -> None:

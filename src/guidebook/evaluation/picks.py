@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,16 +103,16 @@ def oracle_accuracy(correct: ArrayLike, seed: int = 0) -> tuple[float, list[int]
     return hits / right.shape[1], taken
 
 
-def oriented(scores: Mapping[str, float | None], higher_is_better: Mapping[str, bool]) -> dict[str, float]:
-    """Scores turned so that higher is better; those that are missing or of unknown direction are left out.
+def oriented(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Scores of a record turned so that higher is better; those that could not be computed are left out.
 
-    >>> oriented({"entropy": 0.3, "bnm": 0.8, "odd": None}, {"entropy": False, "bnm": True})
+    >>> oriented({"entropy": {"value": 0.3, "higher_is_better": False}, "bnm": {"value": 0.8, "higher_is_better": True}})
     {'entropy': -0.3, 'bnm': 0.8}
     """
     return {
-        name: value if higher_is_better[name] else -value
-        for name, value in scores.items()
-        if value is not None and name in higher_is_better
+        name: score["value"] if score["higher_is_better"] else -score["value"]
+        for name, score in scores.items()
+        if score["value"] is not None
     }
 
 

@@ -60,6 +60,8 @@ class GroupedDifference:
     @property
     def p_value(self) -> float:
         """The two-sided p-value that goes with the interval: the level at which it would just touch zero."""
+        if self.estimate == 0:  # also where nothing scatters: two models with the same answers
+            return 1.0
         low, high = 0.0, 1.0
         for _ in range(60):  # the half-width falls as the level rises
             middle = (low + high) / 2

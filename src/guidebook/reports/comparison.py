@@ -1,0 +1,91 @@
+"""The results of a comparison as tables of finished cells, for terminal and page."""
+
+from __future__ import annotations
+
+from guidebook.evaluation.comparison import OVER, Comparison, Standing
+from guidebook.reports.summary import Table, arm_name, duration, megabytes, percent, points
+
+
+def tables_of(found: Comparison) -> list[Table]:
+    """Return the tables of a comparison: candidates, picks, directions."""
+    return [table for table in (_candidates(found), _picks(found), _directions(found)) if table.rows]
+
+
+def heading(found: Comparison) -> str:
+    """Return what was compared in one line."""
+    rows = "all labelled rows" if found.labelled_rows is None else f"{found.labelled_rows:,} labelled rows"
+    gaps = f", {found.incomplete} not complete" if found.incomplete else ""
+    return f"{found.base}, {rows}, {found.cells} complete cells{gaps}"
+
+
+def verdict(found: Comparison) -> str:
+    """Return one sentence: which candidates show a difference to the reference."""
+    if not found.cells:
+        return "No cell is complete yet."
+    if len(found.candidates) < 2:
+        return "One candidate: nothing to compare."
+    tested = [standing for standing in found.candidates if standing.difference]
+    better = [s.name for s in tested if s.difference and s.difference["p"] < 0.05 and s.difference["estimate"] > 0]
+    worse = [s.name for s in tested if s.difference and s.difference["p"] < 0.05 and s.difference["estimate"] < 0]
+    reference = arm_name(found.reference)
+    parts = [f"better than {reference}: {', '.join(map(arm_name, better))}"] if better else []
+    parts += [f"worse: {', '.join(map(arm_name, worse))}"] if worse else []
+    if not parts:
+        return f"No candidate shows a difference to {reference}, after Holm's correction for {len(tested)} tests."
+    said = "; ".join(parts)
+    return f"{said[0].upper()}{said[1:]} (p below 0.05 after Holm's correction for {len(tested)} tests)."
+
+
+def _candidates(found: Comparison) -> Table:
+    columns = ("candidate", "accuracy %", "rank", f"minus {arm_name(found.reference)}", "95 % interval", "p (Holm)")
+    columns += ("regret", "source %", "forgetting", "per domain", "training")
+    rows = tuple(_standing(standing) for standing in found.candidates)
+    return Table(f"Candidates; intervals for {OVER[found.over]}", columns, "lrrrrrrrrrr", rows)
+
+
+def _standing(standing: Standing) -> tuple[str, ...]:
+    difference, costs = standing.difference, standing.costs
+    against = ("", "", "")
+    if difference:
+        interval = f"{points(difference['low'])} to {points(difference['high'])}"
+        against = (points(difference["estimate"]), interval, _p_value(difference["p"]))
+    source, forgetting = standing.source_accuracy, costs["forgetting"]
+    size, seconds = costs["megabytes_per_domain"], costs["training_seconds"]
+    return (
+        arm_name(standing.name),
+        percent(standing.accuracy),
+        f"{standing.rank:.1f}",
+        *against,
+        points(standing.regret),
+        "" if source is None else percent(source),
+        "" if forgetting is None else f"{forgetting:+.3f}",
+        megabytes(size) if size else "",
+        duration(seconds) if seconds else "",
+    )
+
+
+def _picks(found: Comparison) -> Table:
+    rows = []
+    for line in found.picks:
+        interval = "" if line["low"] is None else f"{points(line['low'])} to {points(line['high'])}"
+        took = ", ".join(f"{arm_name(name)} {count:.3g}" for name, count in list(line["took"].items())[:3])
+        more = f" and {len(line['took']) - 3} more" if len(line["took"]) > 3 else ""
+        rows.append(
+            (line["rule"], percent(line["accuracy"]), points(line["regret"]), interval, f"{line['cells']}", took + more)
+        )
+    columns = ("rule of choice", "accuracy %", "regret", "95 % interval", "cells", "took, times")
+    return Table("What each rule of choice gets", columns, "lrrrrl", tuple(rows))
+
+
+def _directions(found: Comparison) -> Table:
+    names = [standing.name for standing in found.candidates] or list(next(iter(found.directions.values()), {}))
+    rows = tuple(
+        (where, *(percent(values[name]) if name in values else "" for name in names))
+        for where, values in found.directions.items()
+    )
+    columns = ("direction", *(arm_name(name) for name in names))
+    return Table("Accuracy by direction, %, mean over draws", columns, "l" + "r" * len(names), rows)
+
+
+def _p_value(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"

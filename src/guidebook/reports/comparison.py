@@ -1,9 +1,69 @@
-"""The results of a comparison as tables of finished cells, for terminal and page."""
+"""The results of a comparison as tables of finished cells, for the terminal, and as a page, from records alone."""
 
 from __future__ import annotations
 
-from guidebook.evaluation.comparison import OVER, Comparison, Standing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from guidebook.errors import InputError
+from guidebook.evaluation.comparison import OVER, Comparison, Standing, comparisons
+from guidebook.evaluation.statistics import Interval
+from guidebook.reports.intervals import Scale, difference_mark
+from guidebook.reports.page import environment
 from guidebook.reports.summary import Table, arm_name, duration, megabytes, percent, points
+
+
+def write_comparison(records: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
+    """Write the page of a comparison to `path`; it needs no other file and no network.
+
+    Raises:
+        InputError: no records, or records of another kind.
+    """
+    place = Path(path)
+    place.write_text(render_comparison(records), encoding="utf-8")
+    return place
+
+
+def render_comparison(records: Sequence[Mapping[str, Any]]) -> str:
+    """The page of a comparison as HTML."""
+    if not records:
+        raise InputError("There are no records yet, so there is nothing to report. Run guidebook compare first.")
+    found, last = comparisons(records), records[-1]
+    sources, targets = ({record[role] for record in records} for role in ("source", "target"))
+    return (
+        environment()
+        .get_template("comparison.html")
+        .render(
+            title=f"{len({r['candidate'] for r in records})} candidates, {len(sources)} sources, {len(targets)} targets",
+            records=records,
+            first=min(record["created"] for record in records)[:10],
+            last=max(record["created"] for record in records)[:10],
+            comparisons=[_view(item) for item in found],
+            recipe=yaml.safe_dump(last["recipe"], sort_keys=False, allow_unicode=True, width=100),
+            versions=last["versions"],
+            machine=last["machine"],
+        )
+    )
+
+
+def _view(found: Comparison) -> dict[str, Any]:
+    tested = [(s.name, s.difference) for s in found.candidates if s.difference]
+    ends = [100 * difference[end] for _, difference in tested for end in ("low", "high")]
+    scale = Scale.around([-1.0, 1.0, *ends])
+    return {
+        "verdict": verdict(found),
+        "heading": heading(found),
+        "reference": found.reference,
+        "failed": found.failed,
+        "over": OVER[found.over],
+        "marks": [difference_mark(arm_name(n), Interval(d["estimate"], d["low"], d["high"]), scale) for n, d in tested],
+        "ticks": scale.ticks(),
+        "zero": scale.place(0.0),
+        "tables": tables_of(found),
+    }
 
 
 def tables_of(found: Comparison) -> list[Table]:

@@ -50,7 +50,7 @@ def write_comparison(folder: Path, base: Path, **changes: Any) -> Path:
         },
     }
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe), encoding="utf8")
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf8")
     return path
 
 

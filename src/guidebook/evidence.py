@@ -13,6 +13,7 @@ import numpy as np
 from guidebook.account import TWIN
 from guidebook.data.domains import Population
 from guidebook.data.streams import seed_for
+from guidebook.data.tags import flat
 from guidebook.data.tokens import chunk
 from guidebook.evaluation.closer import align, calibration_bins, changed_words, project
 from guidebook.recipe import Recipe, name_of
@@ -36,7 +37,7 @@ def evidence(recipe: Recipe, material: Material, engine: Engine, outcomes: Seque
     Target labels are revealed here for the final evaluation (calibration, the truth beside quoted rows); nothing that
     was trained or chosen comes after it.
     """
-    method = name_of(recipe.method)
+    method, whole = name_of(recipe.method), not recipe.task.words  # maps and quotes are of whole rows
     found: dict[str, Any] = {"format": 1, "targets": {}, "general": None}
     for target in material.corpus.targets:
         by_arm = {outcome.arm: outcome for outcome in outcomes if outcome.target == target.name}
@@ -44,8 +45,8 @@ def evidence(recipe: Recipe, material: Material, engine: Engine, outcomes: Seque
         ours, twin = by_arm.get(method), by_arm.get(TWIN)
         found["targets"][target.name] = {
             "calibration": closer.calibration(list(by_arm.values())),
-            "map": closer.map(ours) if ours is not None and ours.stages else None,
-            "disagreement": closer.disagreement(ours, twin) if ours and twin and method != TWIN else None,
+            "map": closer.map(ours) if whole and ours is not None and ours.stages else None,
+            "disagreement": closer.disagreement(ours, twin) if whole and ours and twin and method != TWIN else None,
             "words": closer.words(ours) if ours is not None else None,
         }
         if found["general"] is None and ours is not None and material.corpus.general:
@@ -67,7 +68,7 @@ class _Closer:
     def _gold(self) -> np.ndarray | None:
         if self._test.hidden is None:
             return None
-        return self._material.corpus.labels.encode(self._test.hidden.reveal("final evaluation"))
+        return flat(self._material.corpus.labels.encode(self._test.hidden.reveal("final evaluation")))
 
     def calibration(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """Return confidence and accuracy in ten bins, by model."""
@@ -135,12 +136,12 @@ class _Closer:
         if stage is None:
             return None
         before, after = self._read(self._target, stage)
-        tokenizer = self._material.tokenizer
+        change = after.log_probabilities - before.log_probabilities
         return {
             "stage": stage.stage.name,
             "guessed": len(before.tokens),
             "loss": [round(before.loss, 4), round(after.loss, 4)],
-            **changed_words(before.tokens, before.followers, after.log_probabilities - before.log_probabilities, tokenizer),
+            **changed_words(before.tokens, before.followers, change, self._material.tokenizer),
         }
 
     def general(self, outcome: Outcome) -> dict[str, Any] | None:
@@ -176,7 +177,9 @@ class _Closer:
 
 def fused(outcome: Outcome) -> Trained | None:
     """Return the last stage of an outcome that read text as a language model, if it has one."""
-    reads = [t for t in outcome.stages if any(r.how == "masked" for loss in t.stage.losses.values() for r in loss.reads)]
+    reads = [
+        t for t in outcome.stages if any(r.how == "masked" for loss in t.stage.losses.values() for r in loss.reads)
+    ]
     return reads[-1] if reads else None
 
 

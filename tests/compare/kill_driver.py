@@ -1,6 +1,6 @@
 """Run a comparison and die by SIGKILL at chosen moments; started by test_work.py in a process of its own.
 
-    python kill_driver.py RECIPE FOLDER   ->  one JSON line per experiment, with the records that a second run completes
+python kill_driver.py RECIPE FOLDER   ->  one JSON line per experiment, with the records that a second run completes
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def test_another_base_under_the_same_name_is_refused(done: Any, tmp_path: Path) 
     comparison, folder = done
     record = read_records(folder / RECORDS)[0]
     append_record(tmp_path / RECORDS, {**record, "base_fingerprint": "f" * 32})
-    with pytest.raises(InputError, match="records of .* with other weights"):
+    with pytest.raises(InputError, match=r"records of .* with other weights"):
         work(comparison, tmp_path)
 
 
@@ -151,7 +151,7 @@ def test_targets_without_labels_cannot_be_compared_on(
     monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
     path = write_comparison(tmp_path, tiny_base("bert"), methods=["tfidf"], draws=1)
     (tmp_path / "kitchen-pool.csv").write_text("text\nthe pan warped\nit boils fast\n")
-    with pytest.raises(InputError, match="kitchen-pool.csv: no labels"):
+    with pytest.raises(InputError, match=r"kitchen-pool\.csv: no labels"):
         work(load_comparison(path), tmp_path / "out")
 
 
@@ -184,7 +184,9 @@ def test_kills_anywhere_end_in_the_table_of_the_undisturbed_run(
 
 
 @pytest.mark.slow
-def test_a_killed_command_with_two_processes_goes_on(tiny_base: Callable[[str], Path], tmp_path: Path, done: Any) -> None:
+def test_a_killed_command_with_two_processes_goes_on(
+    tiny_base: Callable[[str], Path], tmp_path: Path, done: Any
+) -> None:
     path = write_comparison(tmp_path, tiny_base("bert"))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "guidebook.cli.main", "compare", str(path), "--out", str(out), "--processes", "2"]

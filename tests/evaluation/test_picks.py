@@ -99,5 +99,5 @@ def test_what_is_no_choice_is_refused(wrong: str) -> None:
         found[1] = candidates(0, rows=40)[1]
     if wrong == "one row":
         found = candidates(0, count=2, rows=1)
-    with pytest.raises(InputError, match="candidates|test rows"):
+    with pytest.raises(InputError, match=r"candidates|test rows"):
         picks(found, "m0")

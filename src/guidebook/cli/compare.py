@@ -38,7 +38,7 @@ def compare(
     *,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the records. Empty: runs/ and the recipe's name with -compare.", show_default=False),
+        typer.Option(help="Folder of the records. Empty: runs/, the recipe's name, -compare.", show_default=False),
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes that share the work, and the devices in turn.")] = 1,
     share: Annotated[

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from guidebook.data.domains import Domain, Population, load_sources, split_rows
@@ -18,14 +21,15 @@ def drawn_source(source: Domain, rows: int | None, draw: int, recipe: Recipe) ->
     Raises:
         InputError: what reading refuses, or more rows are asked for than there are.
     """
-    (population,), labels = load_sources([source], recipe.task.labels)
+    (population,), _ = load_sources([source], recipe.task.labels, words=recipe.task.words)
     test = source.test
     if test is None and recipe.task.dev > 0:
         population, held_out = split_rows(population, recipe.task.dev, recipe.seed)
         test = _in_memory(held_out, f"{source.name} held out")
     assert population.labels is not None
     if rows is not None:
-        chosen = draw_rows(population.labels, rows, draw, source.name)
+        strata = np.zeros(len(population.texts), np.int64) if recipe.task.words else population.labels
+        chosen = draw_rows(strata, rows, draw, source.name)
         return _in_memory(population, source.name, chosen, test)
     return _in_memory(population, source.name, None, test)
 
@@ -56,9 +60,7 @@ def draw_rows(labels: np.ndarray, count: int, draw: int, name: str = "the source
     return np.sort(np.concatenate(picked))
 
 
-def _in_memory(
-    population: Population, name: str, rows: np.ndarray | None = None, test: Domain | None = None
-) -> Domain:
+def _in_memory(population: Population, name: str, rows: np.ndarray | None = None, test: Domain | None = None) -> Domain:
     assert population.labels is not None
     chosen = np.arange(len(population.texts)) if rows is None else rows
     pairs = population.text_pairs
@@ -66,6 +68,11 @@ def _in_memory(
         name,
         [population.texts[row] for row in chosen],
         None if pairs is None else [pairs[row] for row in chosen],
-        labels=[population.label_names[label] for label in population.labels[chosen]],
+        labels=[_named(label, population.label_names) for label in population.labels[chosen]],
         test=test,
     )
+
+
+def _named(label: Any, names: Sequence[str]) -> object:
+    """Return the name of a row's class, or the tags of its words."""
+    return [names[tag] for tag in label] if isinstance(label, tuple) else names[label]

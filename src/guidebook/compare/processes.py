@@ -29,7 +29,7 @@ def work_in_processes(comparison: Comparison, folder: Path, processes: int, shar
                 if future.done():
                     future.result()
         except BrokenProcessPool as error:
-            raise RunError("A process of the comparison was killed. The same command goes on from its records.") from error
+            raise RunError("A process was killed. The same command goes on from the records.") from error
 
 
 def _work(comparison: Comparison, folder: Path, share: Share | None, number: int, processes: int) -> None:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from guidebook.account import scores
 from guidebook.adaptation import follow, prepare
 from guidebook.compare.draw import drawn_source
 from guidebook.compare.grid import OF_THE_RUN, Comparison, Group, Job
-from guidebook.data.corpus import labels_of
+from guidebook.data.tags import flat
 from guidebook.errors import InputError, RunError
 from guidebook.evaluation.records import append_record, machine, read_records, versions
 from guidebook.recipe import Recipe, name_of
@@ -201,16 +203,17 @@ def _measured(outcome: Outcome, material: Material, target: str) -> dict[str, An
     corpus = material.corpus
     test = corpus.tests[target]
     if test.hidden is None:
-        raise InputError(f"{test.path or target}: no labels, so candidates cannot be compared on it. Name rows that have.")
-    gold = corpus.labels.encode(test.hidden.reveal("final evaluation"))
-    known = gold >= 0
-    found, gold = outcome.predictions["target"][known], gold[known]
-    brief = scores(found, gold, corpus.labels.names)
+        raise InputError(f"{test.path or target}: no labels to compare candidates on. Name rows with labels.")
+    encoded = corpus.labels.encode(test.hidden.reveal("final evaluation"))
+    gold, found = flat(encoded), outcome.predictions["target"]
+    known = gold >= 0  # of rows, or of words where words are labelled
+    brief = scores(found, encoded, corpus.labels.names)
     on_source = None
     if corpus.dev and "source" in outcome.predictions:
-        on_source = scores(outcome.predictions["source"], labels_of(corpus.dev), corpus.labels.names)
+        held_out = np.concatenate([population.labels for population in corpus.dev if population.labels is not None])
+        on_source = scores(outcome.predictions["source"], held_out, corpus.labels.names)
     return {
-        "rows": len(gold),
+        "rows": int(known.sum()),
         "transductive": test.fingerprint in {p.fingerprint for p in corpus.targets},
         "accuracy": brief["accuracy"],
         "accuracy_low": brief["accuracy_low"],
@@ -218,7 +221,7 @@ def _measured(outcome: Outcome, material: Material, target: str) -> dict[str, An
         "macro_f1": brief["macro_f1"],
         "calibration_error": brief["calibration_error"],
         "confusion": brief["confusion"],
-        "correct": "".join("01"[int(hit)] for hit in found.argmax(1) == gold),
+        "correct": "".join("01"[int(hit)] for hit in found.argmax(1)[known] == gold[known]),
         "source_accuracy": on_source["accuracy"] if on_source else None,
         "source_rows": on_source["rows"] if on_source else 0,
     }

@@ -105,8 +105,10 @@ def changed_words(tokens: ArrayLike, followers: ArrayLike, change: ArrayLike, to
 def continues(piece: str, wordpiece: bool) -> bool:
     """Whether a token goes on with the word before it.
 
-    >>> [continues(piece, True) for piece in ("##ing", "ing")], [continues(piece, False) for piece in ("ing", "Ġing", ",")]
-    ([True, False], [True, False, False])
+    >>> [continues(piece, True) for piece in ("##ing", "ing")]
+    [True, False]
+    >>> [continues(piece, False) for piece in ("ing", "Ġing", ",")]
+    [True, False, False]
     """
     if wordpiece:
         return piece.startswith("##")

@@ -38,7 +38,8 @@ def _losses(meta: Facts, draws: bool) -> list[dict[str, Any]]:
         label = f"{arm_name(stage['arm'])}, {', '.join(stage['targets'])}" if own else arm_name(stage["arm"])
         for part, values in stage.get("curves", {}).items():
             if len(values) > 1:
-                groups[stage["name"], part].append((label, *zip(*values, strict=True)))
+                x, y = zip(*values, strict=True)
+                groups[stage["name"], part].append((label, x, y))
     made = []
     for (stage, part), lines in groups.items():
         shown = lines[-MOST_LINES:]

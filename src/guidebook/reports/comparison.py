@@ -32,12 +32,12 @@ def render_comparison(records: Sequence[Mapping[str, Any]]) -> str:
     if not records:
         raise InputError("There are no records yet, so there is nothing to report. Run guidebook compare first.")
     found, last = comparisons(records), records[-1]
-    sources, targets = ({record[role] for record in records} for role in ("source", "target"))
+    counted = {role: len({record[role] for record in records}) for role in ("candidate", "source", "target")}
     return (
         environment()
         .get_template("comparison.html")
         .render(
-            title=f"{len({r['candidate'] for r in records})} candidates, {len(sources)} sources, {len(targets)} targets",
+            title=", ".join(f"{count} {role}{'s' * (count != 1)}" for role, count in counted.items()),
             records=records,
             first=min(record["created"] for record in records)[:10],
             last=max(record["created"] for record in records)[:10],
@@ -97,8 +97,9 @@ def verdict(found: Comparison) -> str:
 
 
 def _candidates(found: Comparison) -> Table:
-    columns = ("candidate", "accuracy %", "rank", f"minus {arm_name(found.reference)}", "95 % interval", "p (Holm)")
-    columns += ("regret", "source %", "forgetting", "per domain", "training")
+    against = (f"minus {arm_name(found.reference)}", "95 % interval", "p (Holm)")
+    costs = ("regret", "source %", "forgetting", "per domain", "training")
+    columns = ("candidate", "accuracy %", "rank", *against, *costs)
     rows = tuple(_standing(standing) for standing in found.candidates)
     return Table(f"Candidates; intervals for {OVER[found.over]}", columns, "lrrrrrrrrrr", rows)
 

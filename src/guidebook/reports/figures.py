@@ -63,7 +63,8 @@ def reliability(models: Sequence[Sequence[Mapping[str, float]]], name: str, low:
         rows = sum(b["rows"] for b in bins)
         sizes = [max(9.0, 420 * b["rows"] / rows) for b in bins]
         points = [(b["confidence"], b["accuracy"]) for b in bins]
-        axes.scatter(*zip(*points, strict=True), s=sizes, color=colour, alpha=0.55, linewidth=0, clip_on=False, zorder=3)
+        look = {"color": colour, "alpha": 0.55, "linewidth": 0, "clip_on": False, "zorder": 3}
+        axes.scatter(*zip(*points, strict=True), s=sizes, **look)
         joined = [point for point, b in zip(points, bins, strict=True) if b["rows"] >= JOINED] or points
         axes.plot(*zip(*joined, strict=True), color=colour, linewidth=1.5, clip_on=False, zorder=3 + number)
     axes.set_xlim(low, 1)
@@ -122,7 +123,7 @@ def _label_ends(axes: Any, lines: Sequence[Curve]) -> None:
     over = low - places[-1][0] if places else 0.0
     right = max((max(x) for _, x, _ in lines if len(x)), default=1.0)
     for place, number in places:
-        label, _, y = lines[number]
+        label = lines[number][0]
         colour = ACCENT if number == len(lines) - 1 else SOFT
         axes.annotate(
             label, (right, place + max(over, 0.0)), xytext=(7, 0), textcoords="offset points", va="center",

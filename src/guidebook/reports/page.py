@@ -14,10 +14,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from guidebook.errors import InputError
-from guidebook.evaluation.statistics import Interval
 from guidebook.reports.closer import closer
 from guidebook.reports.figures import HOW_TO, can_draw
-from guidebook.reports.intervals import Scale, accuracy_mark, difference_mark
+from guidebook.reports.intervals import Mark, Scale, accuracy_mark, difference_mark
 from guidebook.reports.summary import (
     TWIN,
     Facts,

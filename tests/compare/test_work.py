@@ -168,19 +168,19 @@ def test_a_comparison_can_be_sent_to_a_process(done: Any) -> None:
 def test_kills_anywhere_end_in_the_table_of_the_undisturbed_run(
     tiny_base: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    path = write_comparison(tmp_path, tiny_base("bert"), draws=1)
+    path = write_comparison(tmp_path, tiny_base("bert"), draws=1, methods=["source_only", "domain_fusion"])
     command = [sys.executable, str(DRIVER), str(path), str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
     undisturbed, *others = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
-    assert len(others) >= 12
+    assert len(others) >= 8
     expected = lasting(undisturbed["records"])
-    assert len(expected) == 6
+    assert len(expected) == 4
     for other in others:
         assert other["died"], other["moment"]
         assert lasting(other["records"]) == expected, other["moment"]
     kinds = {other["moment"].partition(" ")[2] for other in others[:-1]}
-    assert len(kinds) >= 8, kinds
+    assert len(kinds) == len(others) - 1, kinds
 
 
 @pytest.mark.slow

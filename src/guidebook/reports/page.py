@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from guidebook.errors import InputError
 from guidebook.reports.closer import closer
 from guidebook.reports.figures import HOW_TO, can_draw
+from guidebook.reports.guesses import guesses
 from guidebook.reports.intervals import Mark, Scale, accuracy_mark, difference_mark
 from guidebook.reports.summary import (
     TWIN,
@@ -82,6 +83,7 @@ def render(meta: Facts, evidence: Facts | None = None) -> str:
             tiles=_tiles(meta),
             stages=_stages(meta),
             closer=closer(meta, evidence),
+            guesses=guesses(meta),
             can_draw=can_draw(),
             how_to=HOW_TO,
             recipe=yaml.safe_dump(meta["recipe"], sort_keys=False, allow_unicode=True, width=100),

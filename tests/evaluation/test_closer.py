@@ -105,3 +105,12 @@ def test_parts_of_words_and_rare_words_are_not_shown() -> None:
     found = changed_words(tokens, followers, np.ones(21), tokenizer)
     assert found == {"gained": [{"word": "the", "times": 3, "change": 1.0}], "lost": []}
     assert changed_words([word] * 2, [-1] * 2, [1.0, 1.0], tokenizer) == {"gained": [], "lost": []}
+
+
+def test_words_of_tokenizers_that_mark_their_start() -> None:
+    tokenizer = build_tokenizer("gpt2")
+    whole, other = (tokenizer.encode(f" {word}")[0] for word in ("the", "a"))
+    part = next(token for name, token in tokenizer.get_vocab().items() if name == "s")
+    tokens, followers = [whole] * 8, [other] * 4 + [part] * 4
+    found = changed_words(tokens, followers, np.ones(8), tokenizer)
+    assert found["gained"] == [{"word": "the", "times": 4, "change": 1.0}]

@@ -41,7 +41,7 @@ def draw_rows(labels: np.ndarray, count: int, draw: int, name: str = "the source
         InputError: there are fewer rows, or too few to keep one of every class.
 
     >>> draw_rows(np.array([0, 0, 0, 0, 1, 1, 1, 1]), 4, draw=0).tolist()
-    [1, 2, 4, 6]
+    [1, 2, 4, 5]
     """
     classes, counts = np.unique(labels, return_counts=True)
     if count > len(labels) or count < len(classes):

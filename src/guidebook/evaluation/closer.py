@@ -112,4 +112,4 @@ def continues(piece: str, wordpiece: bool) -> bool:
     """
     if wordpiece:
         return piece.startswith("##")
-    return piece[:1].isalnum()  # other tokenizers mark the start of a word with Ġ or ▁
+    return piece[:1].isalnum() and not piece.startswith(("Ġ", "▁"))  # by which others mark the start of a word

@@ -29,7 +29,14 @@ def done(tmp_path_factory: pytest.TempPathFactory, tiny_base: Callable[[str], Pa
 def test_the_table_the_picks_and_the_verdict_are_printed(done, capsys):
     assert main(["compare", str(done / "recipe.yaml"), "--out", str(done / "out")]) == 0
     said = capsys.readouterr()
-    for words in ("Candidates; intervals", "p (Holm)", "source accuracy", "oracle", "books to kitchen", "12 labelled rows"):
+    for words in (
+        "Candidates; intervals",
+        "p (Holm)",
+        "source accuracy",
+        "oracle",
+        "books to kitchen",
+        "12 labelled rows",
+    ):
         assert words in said.out
     assert "No candidate shows" in said.out
     assert f"records:   {done / 'out' / 'records.jsonl'}" in said.out

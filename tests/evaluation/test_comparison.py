@@ -76,7 +76,12 @@ def test_means_ranks_and_differences_against_loops() -> None:
     p_values = []
     for name in ("domain_fusion", "dann"):
         differences = [
-            (s, draw, t, [int(a) - int(b) for a, b in zip(c[name]["correct"], c["source_only"]["correct"], strict=True)])
+            (
+                s,
+                draw,
+                t,
+                [int(a) - int(b) for a, b in zip(c[name]["correct"], c["source_only"]["correct"], strict=True)],
+            )
             for (s, t, draw), c in cells.items()
         ]
         expected = grouped_difference(differences, "sources")

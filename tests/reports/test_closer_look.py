@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from guidebook.errors import InputError
 from guidebook.evaluation.closer import calibration_bins
+from guidebook.evaluation.comparison import comparisons
 from guidebook.reports import closer as closer_module
 from guidebook.reports import page as page_module
 from guidebook.reports.comparison import heading, render_comparison, tables_of, verdict, write_comparison
 from guidebook.reports.figures import COLOURS, curves, reliability, scatter
 from guidebook.reports.page import read_run, render
-from guidebook.errors import InputError
-from guidebook.evaluation.comparison import comparisons
 from reports.test_reports import Page, sample
 
 EVIL = "<script>alert(1)</script>"
@@ -218,7 +218,8 @@ def test_the_page_of_a_comparison_is_whole(tmp_path: Path) -> None:
 
 def test_verdicts_of_a_comparison() -> None:
     (found,) = comparisons(compared())
-    assert verdict(found) == "Worse: dann (p below 0.05 after Holm's correction for 2 tests)." or "Better" in verdict(found)
+    assert verdict(found) == "Worse than source only: dann (p below 0.05 after Holm's correction for 2 tests)."
+    assert 'class="verdict hurt"' in render_comparison(compared())
     same = [{**line, "correct": "01" * 30, "accuracy": 0.5} for line in compared()]
     assert verdict(comparisons(same)[0]) == (
         "No candidate shows a difference to source only, after Holm's correction for 2 tests."
@@ -229,7 +230,9 @@ def test_verdicts_of_a_comparison() -> None:
 
 # --- a browser ---------------------------------------------------------------------------------------------------
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), "")
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+)
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"),
     *("--disable-component-update", "--disable-sync", "--enable-logging=stderr", "--v=0", "--hide-scrollbars"),
@@ -252,7 +255,9 @@ def test_a_browser_opens_it_without_a_complaint(drawing: None, tmp_path: Path, w
     )
     path.write_text(html.replace("</body>", probe), encoding="utf8")
     command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2000"]
-    done = subprocess.run([*command, f"--screenshot={shot}", path.as_uri()], capture_output=True, timeout=120, check=True)
+    done = subprocess.run(
+        [*command, f"--screenshot={shot}", path.as_uri()], capture_output=True, timeout=120, check=True
+    )
     said = [line for line in done.stderr.decode(errors="replace").splitlines() if "CONSOLE" in line]
     widths = [re.search(r"width (\d+) of (\d+)", line) for line in said]
     assert len([found for found in widths if found]) == 1, said

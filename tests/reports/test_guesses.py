@@ -86,7 +86,9 @@ def test_without_labels_there_is_no_truth() -> None:
     assert [row[-1] for row in (*found["validators"].rows, *found["shares"].rows)] == [""] * 4
     html = render(meta)
     assert "The truth is" not in html
-    section = html[html.index('id="guesses"') : html.index('id="disagreement"') if 'id="disagreement"' in html else None]
+    section = html[
+        html.index('id="guesses"') : html.index('id="disagreement"') if 'id="disagreement"' in html else None
+    ]
     assert not re.search(r'class="zero"', section.partition("</section>")[0])
 
 

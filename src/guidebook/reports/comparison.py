@@ -55,6 +55,7 @@ def _view(found: Comparison) -> dict[str, Any]:
     scale = Scale.around([-1.0, 1.0, *ends])
     return {
         "verdict": verdict(found),
+        "look": _look([difference for _, difference in tested]),
         "heading": heading(found),
         "reference": found.reference,
         "failed": found.failed,
@@ -66,9 +67,15 @@ def _view(found: Comparison) -> dict[str, Any]:
     }
 
 
+def _look(differences: Sequence[Mapping[str, Any]]) -> str:
+    """What the page's colour says: something helped, something hurt, both, or nothing that shows."""
+    shown = {difference["estimate"] > 0 for difference in differences if difference["p"] < 0.05}
+    return "mixed" if len(shown) == 2 else "noise" if not shown else "helped" if True in shown else "hurt"
+
+
 def tables_of(found: Comparison) -> list[Table]:
-    """Return the tables of a comparison: candidates, picks, directions."""
-    return [table for table in (_candidates(found), _picks(found), _directions(found)) if table.rows]
+    """Return the tables of a comparison: candidates, picks, directions, costs."""
+    return [table for table in (_candidates(found), _picks(found), _directions(found), _costs(found)) if table.rows]
 
 
 def heading(found: Comparison) -> str:
@@ -89,7 +96,8 @@ def verdict(found: Comparison) -> str:
     worse = [s.name for s in tested if s.difference and s.difference["p"] < 0.05 and s.difference["estimate"] < 0]
     reference = arm_name(found.reference)
     parts = [f"better than {reference}: {', '.join(map(arm_name, better))}"] if better else []
-    parts += [f"worse: {', '.join(map(arm_name, worse))}"] if worse else []
+    than = "" if better else f" than {reference}"
+    parts += [f"worse{than}: {', '.join(map(arm_name, worse))}"] if worse else []
     if not parts:
         return f"No candidate shows a difference to {reference}, after Holm's correction for {len(tested)} tests."
     said = "; ".join(parts)
@@ -98,20 +106,17 @@ def verdict(found: Comparison) -> str:
 
 def _candidates(found: Comparison) -> Table:
     against = (f"minus {arm_name(found.reference)}", "95 % interval", "p (Holm)")
-    costs = ("regret", "source %", "forgetting", "per domain", "training")
-    columns = ("candidate", "accuracy %", "rank", *against, *costs)
+    columns = ("candidate", "accuracy %", "rank", *against, "regret", "source %")
     rows = tuple(_standing(standing) for standing in found.candidates)
-    return Table(f"Candidates; intervals for {OVER[found.over]}", columns, "lrrrrrrrrrr", rows)
+    return Table(f"Candidates; intervals for {OVER[found.over]}", columns, "lrrrrrrr", rows)
 
 
 def _standing(standing: Standing) -> tuple[str, ...]:
-    difference, costs = standing.difference, standing.costs
+    difference, source = standing.difference, standing.source_accuracy
     against = ("", "", "")
     if difference:
         interval = f"{points(difference['low'])} to {points(difference['high'])}"
         against = (points(difference["estimate"]), interval, _p_value(difference["p"]))
-    source, forgetting = standing.source_accuracy, costs["forgetting"]
-    size, seconds = costs["megabytes_per_domain"], costs["training_seconds"]
     return (
         arm_name(standing.name),
         percent(standing.accuracy),
@@ -119,10 +124,22 @@ def _standing(standing: Standing) -> tuple[str, ...]:
         *against,
         points(standing.regret),
         "" if source is None else percent(source),
-        "" if forgetting is None else f"{forgetting:+.3f}",
-        megabytes(size) if size else "",
-        duration(seconds) if seconds else "",
     )
+
+
+def _costs(found: Comparison) -> Table:
+    forgets = any(standing.costs["forgetting"] is not None for standing in found.candidates)
+    columns = ("candidate", "size per domain", "training", "memory", *(("forgetting, nats",) if forgets else ()))
+    rows = []
+    for standing in found.candidates:
+        size, seconds, memory, forgetting = (
+            standing.costs[name]
+            for name in ("megabytes_per_domain", "training_seconds", "memory_megabytes", "forgetting")
+        )
+        last = ("" if forgetting is None else f"{forgetting:+.3f}",) if forgets else ()
+        cells = (megabytes(size) if size else "", duration(seconds) if seconds else "")
+        rows.append((arm_name(standing.name), *cells, megabytes(memory) if memory else "", *last))
+    return Table("What they cost, means over cells", columns, "l" + "r" * (len(columns) - 1), tuple(rows))
 
 
 def _picks(found: Comparison) -> Table:

@@ -72,7 +72,7 @@ class GroupedDifference:
         return high
 
     def _half_width(self, level: float) -> float:
-        by_models = _student(self.freedom, level) * self.model_error if self.model_error else 0.0
+        by_models = student(self.freedom, level) * self.model_error if self.model_error else 0.0
         by_rows = -NormalDist().inv_cdf(level / 2) * self.row_error if self.row_error else 0.0
         return math.hypot(by_models, by_rows)
 
@@ -238,7 +238,8 @@ def _draw_error(groups: list[Floats]) -> tuple[float, int]:
     return math.sqrt(variance) / len(groups), sum(len(group) - 1 for group in groups)
 
 
-def _student(freedom: int, level: float = 0.05) -> float:
+def student(freedom: int, level: float = 0.05) -> float:
+    """The upper point of Student's t that a two-sided test at `level` needs."""
     from scipy.special import stdtrit
 
     return -float(stdtrit(freedom, level / 2))

@@ -113,6 +113,44 @@ def test_rules_of_choice() -> None:
     assert [line["regret"] for line in found.picks] == sorted(line["regret"] for line in found.picks)
 
 
+def test_scores_are_correlated_with_the_accuracy_cell_by_cell() -> None:
+    from scipy import stats
+
+    (found,) = comparisons(records())
+    rules = {line["rule"]: line["correlation"] for line in found.picks}
+    expected = []
+    for start in range(0, 36, 3):
+        cell = records()[start : start + 3]
+        scores = [-line["scores"]["entropy"]["value"] for line in cell]
+        expected.append(stats.spearmanr(scores, [line["accuracy"] for line in cell]).statistic)
+    assert rules["entropy"] == pytest.approx(np.mean(expected))
+    assert rules["source accuracy"] == pytest.approx(-np.mean(expected))  # the longest name is the best on the source
+    assert rules["oracle"] is None
+
+
+def test_estimates_are_held_against_the_truth() -> None:
+    made = records()
+    for place, line in enumerate(made):
+        off = 0.1 if place % 2 else -0.04
+        guess = line["accuracy"] + off
+        line["estimates"] = {
+            "threshold_confidence": {"estimate": guess, "low": guess - 0.05, "high": guess + 0.05},
+            "same_as_source": {"estimate": 0.9, "low": 0.0, "high": 1.0},
+        }
+    (found,) = comparisons(made)
+    by_name = {line["name"]: line for line in found.estimates}
+    assert by_name["threshold_confidence"] == {
+        "name": "threshold_confidence",
+        "error": pytest.approx(0.07),
+        "bias": pytest.approx(0.03),
+        "coverage": 0.5,
+        "records": 36,
+    }
+    assert by_name["same_as_source"]["coverage"] == 1.0
+    assert [line["error"] for line in found.estimates] == sorted(line["error"] for line in found.estimates)
+    assert comparisons(records())[0].estimates == ()
+
+
 def test_only_complete_cells_count() -> None:
     whole = records()
     missing = [line for line in whole if (line["candidate"], line["draw"], line["source"]) != ("dann", 1, "books")]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from guidebook.errors import InputError
-from guidebook.evaluation.ranking import holm, ranks
+from guidebook.evaluation.ranking import holm, rank_correlation, ranks
 
 
 def closed_testing(p_values: list[float]) -> list[float]:
@@ -68,3 +68,14 @@ def test_ranks_refuse_gaps() -> None:
     for wrong in ([0.5, 0.6], [[0.5, float("nan")]]):
         with pytest.raises(InputError, match="without gaps"):
             ranks(wrong)
+
+
+def test_rank_correlation_against_scipy() -> None:
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        first, second = rng.integers(0, 6, size=(2, 9)) / 5
+        assert rank_correlation(first, second) == pytest.approx(stats.spearmanr(first, second).statistic)
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
+    assert rank_correlation([3, 2, 1], [1, 2, 3]) == -1.0

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidebook.errors import InputError
-from guidebook.evaluation.picks import ORACLE, Candidate, Pick, oriented, picks
-from guidebook.evaluation.ranking import holm, ranks
+from guidebook.evaluation.picks import ORACLE, SOURCE, Candidate, Pick, oriented, picks
+from guidebook.evaluation.ranking import holm, rank_correlation, ranks
 from guidebook.evaluation.statistics import Cell, GroupedDifference, grouped_difference, smallest_detectable
 
 Record = Mapping[str, Any]
@@ -57,7 +57,11 @@ class Comparison:
     over: Over
     """What the intervals speak about."""
     picks: tuple[dict[str, Any], ...]
-    """Per rule: rule, accuracy, regret (means over cells), cells, low and high of the regret where they can be had."""
+    """Per rule: rule, accuracy, regret (means over cells), cells, low and high of the regret where they can be had,
+    took (candidate -> times), correlation of its score with the accuracy over candidates (mean over cells)."""
+    estimates: tuple[dict[str, Any], ...]
+    """Per label-free estimate, of every record: name, error (mean distance from the truth), bias (mean of estimate
+    minus truth), coverage of its interval, records."""
     cells: int
     incomplete: int
     failed: dict[str, int]
@@ -119,6 +123,7 @@ def _comparison(records: Sequence[Record]) -> Comparison:
         reference=reference,
         over=over,
         picks=tuple(_picks(whole, records[-1]["flagship"])) if len(names) > 1 else (),
+        estimates=tuple(_estimates(records)),
         cells=len(whole),
         incomplete=len(table) - len(whole),
         failed=dict(failed),
@@ -208,6 +213,7 @@ def _picks(whole: Mapping[Place, Mapping[str, Record]], flagship: str) -> list[d
         if records[0]["rows"] >= 2:
             for rule, pick in picks([_candidate(record) for record in records], flagship).items():
                 found[rule].append((source, pick))
+    correlations = _correlations(whole)
     lines = []
     for rule, made in found.items():
         regret, half = _regret([(source, pick.regret) for source, pick in made])
@@ -220,9 +226,45 @@ def _picks(whole: Mapping[Place, Mapping[str, Record]], flagship: str) -> list[d
                 "high": None if half is None else regret + half,
                 "cells": len(made),
                 "took": dict(_counted([pick for _, pick in made])),
+                "correlation": _mean(correlations.get(rule, ())),
             }
         )
     return sorted(lines, key=lambda line: line["regret"])
+
+
+def _correlations(whole: Mapping[Place, Mapping[str, Record]]) -> dict[str, list[float | None]]:
+    """Per rule with a score: its rank correlation with the accuracy over the candidates of each cell."""
+    found: dict[str, list[float | None]] = defaultdict(list)
+    for cell in whole.values():
+        candidates = [_candidate(record) for record in cell.values()]
+        accuracy = [float(candidate.correct.mean()) for candidate in candidates]
+        rules: dict[str, list[float | None]] = {SOURCE: [candidate.source_accuracy for candidate in candidates]}
+        for name in dict.fromkeys(name for candidate in candidates for name in candidate.scores):
+            rules[name] = [candidate.scores.get(name) for candidate in candidates]
+        for name, values in rules.items():
+            if len(values) > 2 and all(value is not None and np.isfinite(value) for value in values):
+                found[name].append(rank_correlation([float(value or 0.0) for value in values], accuracy))
+    return found
+
+
+def _estimates(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """How far every label-free estimate was from the truth, and how often its interval held it."""
+    found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
+    for record in records:
+        for name, guess in (record.get("estimates") or {}).items():
+            truth = record["accuracy"]
+            found[name].append((guess["estimate"] - truth, guess["low"] <= truth <= guess["high"]))
+    lines = [
+        {
+            "name": name,
+            "error": float(np.mean([abs(off) for off, _ in values])),
+            "bias": float(np.mean([off for off, _ in values])),
+            "coverage": float(np.mean([held for _, held in values])),
+            "records": len(values),
+        }
+        for name, values in found.items()
+    ]
+    return sorted(lines, key=lambda line: line["error"])
 
 
 def _regret(found: Sequence[tuple[str, float]]) -> tuple[float, float | None]:

@@ -54,3 +54,17 @@ def ranks(scores: ArrayLike) -> Floats:
     equal = (table[:, None, :] == table[:, :, None]).sum(axis=2)  # itself included
     found: Floats = higher + (equal + 1) / 2
     return found
+
+
+def rank_correlation(first: ArrayLike, second: ArrayLike) -> float | None:
+    """Spearman's correlation of two scores of the same K models, -1..1; None where one of them never differs.
+
+    >>> rank_correlation([0.1, 0.5, 0.9], [1, 2, 40])
+    1.0
+    """
+    places = ranks(np.stack([np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)]))  # (2, K)
+    apart = places - places.mean(axis=1, keepdims=True)
+    spread = np.sqrt((apart**2).sum(axis=1))
+    if not spread.all():
+        return None
+    return round(float((apart[0] * apart[1]).sum() / spread.prod()), 12)

@@ -11,6 +11,7 @@ import yaml
 from guidebook.errors import InputError
 from guidebook.evaluation.comparison import OVER, Comparison, Standing, comparisons
 from guidebook.evaluation.statistics import Interval
+from guidebook.reports.guesses import guess_name
 from guidebook.reports.intervals import Scale, difference_mark
 from guidebook.reports.page import environment
 from guidebook.reports.summary import Table, arm_name, duration, megabytes, percent, points
@@ -74,8 +75,12 @@ def _look(differences: Sequence[Mapping[str, Any]]) -> str:
 
 
 def tables_of(found: Comparison) -> list[Table]:
-    """Return the tables of a comparison: candidates, picks, directions, costs."""
-    return [table for table in (_candidates(found), _picks(found), _directions(found), _costs(found)) if table.rows]
+    """Return the tables of a comparison: candidates, picks, estimates, directions, costs."""
+    return [
+        table
+        for table in (_candidates(found), _picks(found), _estimates(found), _directions(found), _costs(found))
+        if table.rows
+    ]
 
 
 def heading(found: Comparison) -> str:
@@ -148,11 +153,26 @@ def _picks(found: Comparison) -> Table:
         interval = "" if line["low"] is None else f"{points(line['low'])} to {points(line['high'])}"
         took = ", ".join(f"{arm_name(name)} {count:.3g}" for name, count in list(line["took"].items())[:3])
         more = f" and {len(line['took']) - 3} more" if len(line["took"]) > 3 else ""
-        rows.append(
-            (line["rule"], percent(line["accuracy"]), points(line["regret"]), interval, f"{line['cells']}", took + more)
+        correlation = "" if line["correlation"] is None else f"{line['correlation']:+.2f}"
+        means = (percent(line["accuracy"]), points(line["regret"]), interval, correlation)
+        rows.append((guess_name(line["rule"]), *means, f"{line['cells']}", took + more))
+    columns = ("rule of choice", "accuracy %", "regret", "95 % interval", "correlation", "cells", "took, times")
+    return Table("What each rule of choice gets", columns, "lrrrrrl", tuple(rows))
+
+
+def _estimates(found: Comparison) -> Table:
+    rows = tuple(
+        (
+            guess_name(line["name"]),
+            percent(line["error"]),
+            points(line["bias"]),
+            f"{100 * line['coverage']:.0f}",
+            f"{line['records']:,}",
         )
-    columns = ("rule of choice", "accuracy %", "regret", "95 % interval", "cells", "took, times")
-    return Table("What each rule of choice gets", columns, "lrrrrl", tuple(rows))
+        for line in found.estimates
+    )
+    columns = ("estimate", "mean error, points", "bias, points", "interval holds the truth, %", "records")
+    return Table("Accuracies guessed without labels", columns, "lrrrr", rows)
 
 
 def _directions(found: Comparison) -> Table:

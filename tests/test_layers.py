@@ -14,7 +14,8 @@ EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 LAYERS = [  # top first; a room may import its own row and the rows under it
     {"cli"},
-    {"adaptation", "account", "artifact", "writing"},
+    {"compare", "sklearn"},
+    {"adaptation", "account", "artifact", "writing", "evidence"},
     {"reports"},  # a guidebook carries its card and report, which are made from guidebook.json alone
     {"training", "methods", "evaluation", "recipe"},
     {"tasks", "losses"},

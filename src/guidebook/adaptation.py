@@ -21,6 +21,7 @@ from guidebook.data.corpus import read_corpus
 from guidebook.data.domains import Domain, LabelSet, Population, load_target
 from guidebook.data.tags import TagSet, flat
 from guidebook.errors import InputError
+from guidebook.evidence import evidence
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.estimate import estimate_stages
@@ -59,13 +60,13 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
     for arm, method in arms(recipe):
         for target in material.corpus.targets:
             outcomes.append(follow(arm, method, target, material, engine))
+    results = account(recipe, material, engine, outcomes)
+    closer = evidence(recipe, material, engine, outcomes)
     engine.clear()
     engine.host.check_base()
-
-    results = account(recipe, material, engine, outcomes)
     results["seconds"] = round(time.monotonic() - began, 1)
     folder = folder or engine.store.root / "guidebooks" / recipe_key(recipe, material, outcomes)
-    return load(write_guidebook(folder, results, outcomes))
+    return load(write_guidebook(folder, results, outcomes, closer))
 
 
 def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:

@@ -18,7 +18,7 @@ from guidebook.data.tags import words_of
 from guidebook.errors import InputError, nearest
 from guidebook.training.engine import head_from
 from guidebook.training.prediction import make_rows, make_word_rows, predict_probabilities
-from guidebook.writing import BASE_VARIANT, FACTS, FORMAT, HEAD, check_out
+from guidebook.writing import BASE_VARIANT, EVIDENCE, FACTS, FORMAT, HEAD, REPORT, check_out
 
 
 class Guidebook:
@@ -194,12 +194,15 @@ class Guidebook:
         shutil.copytree(self.path, check_out(Path(path)), dirs_exist_ok=True)
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
-        """Upload the (first) guidebook to the Hugging Face Hub and return its address."""
+        """Upload the (first) guidebook to the Hugging Face Hub and return its address.
+
+        What quotes the target's texts (report and evidence) stays here.
+        """
         from huggingface_hub import HfApi
 
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo_id, folder_path=str(self.path)))
+        return str(api.upload_folder(repo_id=repo_id, folder_path=str(self.path), ignore_patterns=[EVIDENCE, REPORT]))
 
 
 def _rows(values: Sequence[Any]) -> np.ndarray:

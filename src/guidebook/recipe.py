@@ -113,7 +113,7 @@ class Recipe:
         put("task", _configured(self.task, TASKS, "task", "kind"))
         put("adapter", _adapter(self.adapter))
         put("method", _configured(self.method, METHODS, "method", "name"))
-        put("train", _validated(Training, self.train if self.train is not None else {}, "train"))
+        put("train", validated(Training, self.train if self.train is not None else {}, "train"))
         put("trainer", _trainer(self.trainer))
         check_base(self.base_dtype, self.quantise, self.adapter.kind)
         if self.base_dtype == "float16" and self.train.dtype == "auto":
@@ -147,24 +147,42 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), flags: Mapping
     Raises:
         InputError: not a recipe; the message names the file, the key and the nearest known key.
     """
-    content: dict[str, Any] = {}
-    if path is not None:
-        content = _read_yaml(path)
+    content = read_content(path, overrides, flags)
+    place = f"{path}: " if path is not None else ""
+    if "compare" in content:
+        raise InputError(f"{place}`compare:` is for many runs: guidebook compare. Leave it out to adapt once.")
+    recipe = recipe_from(content, place)
+    if not recipe.source:
+        raise InputError(
+            f"{place}the recipe has no source. Name labelled data: `source: books.csv` or --source books.csv."
+        )
+    return recipe
+
+
+def read_content(
+    path: Path | None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """Return what a recipe file says, changed by flags and overrides, its keys not yet checked."""
+    content = _read_yaml(path) if path is not None else {}
     for key, value in (flags or {}).items():
         content[key] = _merged(content.get(key), value)
     for override in overrides:
-        _override(content, override)
+        change(content, override)
+    return content
+
+
+def recipe_from(content: Mapping[str, Any], place: str = "") -> Recipe:
+    """Return the recipe of a file's content; `place` stands before the messages.
+
+    Raises:
+        InputError: an unknown key, or a value that is refused.
+    """
     known = [field.name for field in dataclasses.fields(Recipe)]
-    place = f"{path}: " if path is not None else ""
     for key in content:
         if key not in known:
             raise InputError(
                 f"{place}unknown key {key!r} in the recipe.{nearest(key, known)} Known: {', '.join(known)}."
             )
-    if not content.get("source"):
-        raise InputError(
-            f"{place}the recipe has no source. Name labelled data: `source: books.csv` or --source books.csv."
-        )
     try:
         return Recipe(**content)
     except InputError as error:
@@ -181,9 +199,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected `key: value` lines at the top, found {type(content).__name__}.")
-    for key in ("source", "targets", "unlabelled", "general"):
-        if key in content:
-            content[key] = [_anchored(item, path.parent) for item in _listed(content[key])]
+    for part in (content, content.get("compare")):
+        for key in ("source", "sources", "targets", "unlabelled", "general"):
+            if isinstance(part, dict) and key in part:
+                part[key] = [_anchored(item, path.parent) for item in _listed(part[key])]
     if isinstance(base := content.get("base"), str) and base not in SAW and (path.parent / base).is_dir():
         content["base"] = str(path.parent / base)
     return content
@@ -202,7 +221,8 @@ def _anchored(item: Any, folder: Path) -> Any:
     return item
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def change(content: dict[str, Any], override: str) -> None:
+    """Put the value of `a.b=c` into a recipe's content."""
     key, sign, text = override.partition("=")
     if not sign or not key:
         raise InputError(f"{override!r} is not an override. Write key=value: seed=1, or adapter.reduction=8.")
@@ -301,10 +321,11 @@ def _configured(value: Any, table: Mapping[str, str], field: str, key: str) -> A
     kind = getattr(import_module(module), class_name)
     if not any(item.name == key for item in dataclasses.fields(kind)):
         settings.pop(key, None)
-    return _validated(kind, settings, field)
+    return validated(kind, settings, field)
 
 
-def _validated(kind: type, settings: Any, field: str) -> Any:
+def validated(kind: type, settings: Any, field: str) -> Any:
+    """Return the dataclass that a mapping of its fields stands for, unknown keys refused."""
     if isinstance(settings, kind):
         return settings
     if not isinstance(settings, Mapping):

@@ -148,10 +148,11 @@ class Engine:
     def train_or_reuse(self, stage: Stage, made: Mapping[str, Trained]) -> Trained:
         """Return the trained stage: from the store if it is there, else trained (on from its last checkpoint)."""
         key = self.key(stage, made)
-        folder = self.store.find(key)
-        cached = folder is not None
-        if folder is None:
-            folder = self._train(stage, made, key)
+        with self.store.lock(key):
+            folder = self.store.find(key)
+            cached = folder is not None
+            if folder is None:
+                folder = self._train(stage, made, key)
         figures = json.loads((folder / "stage.json").read_text(encoding="utf8"))
         places = {name: made[name].places[name] for name in stage.below}
         places |= {name: folder / "adapters" / name for name in stage.train}

@@ -99,6 +99,20 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Keep other processes from training the same stage meanwhile; a process that dies lets go."""
+        place = self.root / "locks" / key
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("ab") as file:
+            try:
+                import fcntl
+            except ImportError:  # Windows has no flock; one process at a time may train there
+                yield
+                return
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def put(self, key: str, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a temporary folder and make it the finished one by rename; the working folder goes."""
         temporary = self.root / f"{key}.new"

@@ -30,8 +30,9 @@ format: $(VENV)/.dev ## put the code into the house's form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs-tables: $(VENV)/.demo ## write the table of recipe fields into docs/recipes.md
+docs-tables: $(VENV)/.demo ## write the tables of recipe fields and of families into docs/
 	$(BIN)/python -m guidebook.cli.fields docs/recipes.md
+	$(BIN)/python -m guidebook.cli.families docs/families.md
 
 clean: ## remove the environment and what tools left behind, not runs/
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build

@@ -24,6 +24,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def plain_reports() -> Iterator[None]:
+    """Reports of tested runs are written without figures, as where matplotlib is missing: drawing takes its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("guidebook.reports.page.can_draw", lambda: False)
+        patch.setattr("guidebook.reports.closer.can_draw", lambda: False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def texts() -> list[str]:
     return list(TEXTS)

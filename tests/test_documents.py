@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from guidebook.cli.families import with_matrix
 from guidebook.cli.fields import field_text, sections, with_tables
 from guidebook.cli.main import main
 
@@ -36,6 +37,14 @@ def test_the_table_of_fields_is_up_to_date():
     path = ROOT / "docs" / "recipes.md"
     text = path.read_text(encoding="utf8")
     assert with_tables(text) == text, "run `make docs-tables`"
+
+
+def test_the_matrix_of_families_is_up_to_date():
+    path = ROOT / "docs" / "families.md"
+    text = path.read_text(encoding="utf8")
+    assert with_matrix(text) == text, "run `make docs-tables`"
+    with pytest.raises(ValueError, match="no marks"):
+        with_matrix("a document without marks")
 
 
 def test_every_part_of_a_recipe_is_documented():

@@ -43,15 +43,16 @@ def test_the_hands_on_becomes_a_recipe_one_by_one():
         "adapter": {"kind": "houlsby"},
         "train": {
             "fuse": {"epochs": 3.0, "warmup": 0.1, "learning_rate": 3.6e-5},
+            "gradient_checkpointing": True,
             "max_length": 512,
             "tokens_per_batch": 2048,
         },
         "seed": 10,
     }  # fmt: skip
     assert [line.partition(":")[0] for line in found.unsupported] == [
-        "per_device_eval_batch_size", "preprocessing_num_workers", "enable_fsdp=True", "gradient_checkpointing=True",
+        "per_device_eval_batch_size", "preprocessing_num_workers", "enable_fsdp=True",
     ]  # fmt: skip
-    assert "torchrun" in found.unsupported[-2]
+    assert "torchrun" in found.unsupported[-1]
     assert not found.unknown
 
 
@@ -72,14 +73,19 @@ def test_batches_are_counted_in_tokens_of_a_step():
     assert any("-1 means 1024" in note for note in found.notes)
 
 
+def test_a_base_in_eight_bits():
+    assert made({"int8_quantization": "True"}).recipe["quantise"] == "8bit"
+    assert "quantise" not in made({"int8_quantization": "False"}).recipe
+
+
 def test_what_is_unknown_or_unsupported_is_named():
-    found = made({"learning_rat": 1, "int8_quantization": "True", "early_stopping_threshold": 3, "zzz": 1})
+    found = made({"learning_rat": 1, "fp16": "True", "early_stopping_threshold": 3, "zzz": 1})
     assert found.unknown == [
         "learning_rat: no such parameter. Did you mean 'learning_rate'?",
         "zzz: no such parameter.",
     ]
     assert [line.partition(":")[0] for line in found.unsupported] == [
-        "int8_quantization=True",
+        "fp16=True",
         "early_stopping_threshold",
     ]
 

@@ -14,7 +14,8 @@ EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 LAYERS = [  # top first; a room may import its own row and the rows under it
     {"cli"},
-    {"adaptation", "account", "text_account", "text_evaluation", "artifact", "writing"},
+    {"compare", "sklearn"},
+    {"adaptation", "account", "text_account", "text_evaluation", "artifact", "writing", "evidence"},
     {"reports"},  # a guidebook carries its card and report, which are made from guidebook.json alone
     {"training", "methods", "evaluation", "recipe", "jumpstart"},
     {"tasks", "losses"},

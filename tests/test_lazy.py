@@ -18,6 +18,7 @@ COMMANDS = [
     *(["adapt", "--help"], ["predict", "--help"], ["evaluate", "--help"], ["doctor", "--help"]),
     ["import-adapterhub", "--help"],
     *(["recipe"], ["recipe", "--help"], ["ls"], ["ls", "methods", "--json"], ["ls", "architectures"], ["ls", "bases"]),
+    *(["compare", "--help"], ["report", "--help"]),
 ]
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from guidebook.adapters.placement import PLACEMENTS
+
 FAMILIES = ["bert", "roberta", "gpt2", "llama"]
+"""Tested everywhere; every other row of PLACEMENTS can be built too."""
 TEXTS = [
     "the plot was a slow burn but the ending paid off and i cried",
     "a dull story with flat characters and no end in sight",
@@ -22,12 +28,59 @@ LABELS = [1, 0, 1, 0, 0, 1, 0, 1]
 """Made-up labels of TEXTS: both classes appear."""
 
 
-def build_tokenizer(family: str):
-    """A WordPiece (bert, roberta) or byte-level BPE (gpt2, llama) tokenizer trained on TEXTS."""
+_SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+_GROUPED = {**_SIZES, "num_key_value_heads": 2, "head_dim": 8}
+_GPT = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64}
+_EXPERTS = {"num_local_experts": 2, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
+_SIDES = {"layers": 2, "attention_heads": 2, "ffn_dim": 32}
+CONFIGS: dict[str, dict[str, Any]] = {
+    **{name: {**_SIZES, "max_position_embeddings": 66} for name in ("xlm-roberta", "camembert", "mpnet")},
+    "deberta-v2": _SIZES,
+    "falcon": _SIZES,
+    "electra": {**_SIZES, "embedding_size": 8},
+    "albert": {**_SIZES, "embedding_size": 8},
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+    "modernbert": {**_SIZES, "cls_token_id": 2, "sep_token_id": 3},
+    "eurobert": {**_SIZES, "num_key_value_heads": 2, "mask_token_id": 4},
+    **{name: {**_SIZES, "num_key_value_heads": 2, **_EXPERTS} for name in ("mixtral", "qwen3_moe")},
+    "gpt2": _GPT,
+    "gptj": {**_GPT, "rotary_dim": 4},
+    "opt": {**_SIZES, "ffn_dim": 32, "word_embed_proj_dim": 16},
+    "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 2},
+    "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "decoder_start_token_id": 0},
+    "bart": {"d_model": 16, "decoder_start_token_id": 3}
+    | {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in _SIDES.items()},
+}
+"""Sizes of a tiny model by model type; what is missing has those of a Llama."""
+
+
+_ANGLED = ("roberta", "xlm-roberta", "camembert", "mpnet", "bart")
+
+
+def build_tokenizer(family: str, texts: Sequence[str] = TEXTS):
+    """A tokenizer of the family's style, trained on the texts: WordPiece, T5's with sentinels, or byte-level BPE."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    if family in ("gpt2", "llama"):
+    kind = PLACEMENTS[family].kind if family in PLACEMENTS else "causal"
+    if family == "t5":
+        sentinels = [f"<extra_id_{number}>" for number in range(20)]
+        tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        names = ["<pad>", "</s>", "<unk>", *sentinels]
+        trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=names, show_progress=False)
+        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+        )
+        return PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            pad_token="<pad>",
+            eos_token="</s>",
+            unk_token="<unk>",
+            additional_special_tokens=sentinels,
+        )
+    if kind == "causal":
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -35,12 +88,12 @@ def build_tokenizer(family: str):
         trainer = trainers.BpeTrainer(
             vocab_size=320, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet, show_progress=False
         )
-        tokenizer.train_from_iterator(TEXTS, trainer)
+        tokenizer.train_from_iterator(texts, trainer)
         end = "<|endoftext|>"
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=end, eos_token=end)
     names = (
         ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
-        if family == "roberta"
+        if family in _ANGLED
         else [f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")]
     )
     pad, unk, cls, sep, mask = names
@@ -49,12 +102,12 @@ def build_tokenizer(family: str):
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.train_from_iterator(
-        TEXTS, trainers.WordPieceTrainer(vocab_size=200, special_tokens=names, show_progress=False)
+        texts, trainers.WordPieceTrainer(vocab_size=200, special_tokens=names, show_progress=False)
     )
-    between = f"{sep} {sep}" if family == "roberta" else sep
+    between = f"{sep} {sep}" if family in _ANGLED else sep
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {between} $B {sep}" if family == "roberta" else f"{cls} $A {sep} $B:1 {sep}:1",
+        pair=f"{cls} $A {between} $B {sep}" if family in _ANGLED else f"{cls} $A {sep} $B:1 {sep}:1",
         special_tokens=[(cls, 2), (sep, 3)],
     )
     return PreTrainedTokenizerFast(
@@ -63,7 +116,9 @@ def build_tokenizer(family: str):
 
 
 def build_model(family: str, vocabulary: int):
-    """A random language model of the family: 3 layers, hidden 16."""
+    """A random language model of the family: hidden 16, 3 layers in FAMILIES, else 2."""
+    if family not in FAMILIES:
+        return _build_from_table(family, vocabulary)
     from transformers import (
         BertConfig,
         BertForMaskedLM,
@@ -93,6 +148,37 @@ def build_model(family: str, vocabulary: int):
             GPT2Config(vocab_size=vocabulary, n_positions=64, n_embd=16, n_layer=3, n_head=2, initializer_range=0.2)
         )
     return LlamaForCausalLM(LlamaConfig(max_position_embeddings=64, num_key_value_heads=2, **encoder))
+
+
+def _build_from_table(family: str, vocabulary: int):
+    import transformers
+
+    classes = {
+        "masked": transformers.AutoModelForMaskedLM,
+        "causal": transformers.AutoModelForCausalLM,
+        "seq2seq": transformers.AutoModelForSeq2SeqLM,
+    }
+    sizes = {"max_position_embeddings": 64, **CONFIGS.get(family, _GROUPED)}
+    ends = {"bos_token_id": 0, "eos_token_id": 1 if family == "t5" else 0, "pad_token_id": 0}
+    config = transformers.AutoConfig.for_model(family, vocab_size=vocabulary, **ends, **sizes)
+    kind = PLACEMENTS[family].kind if family in PLACEMENTS else "causal"
+    torch.manual_seed(0)
+    model = classes[kind].from_config(config)
+    with torch.no_grad():  # the initialisation of many families is too small for anything to be seen
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, 0.2)
+    return model.eval()
+
+
+def small_adapter(kind: str) -> Any:
+    """The kind, as small as the tiny bases are."""
+    from guidebook.adapters.presets import KINDS
+
+    module, _, name = KINDS[kind].partition(":")
+    made = getattr(import_module(module), name)
+    known = {field.name for field in fields(made)}
+    return made(**{key: value for key, value in {"reduction": 4, "rank": 2}.items() if key in known})
 
 
 def domains() -> dict[str, Any]:

@@ -39,6 +39,9 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
         "base": {
             "id": host.base_id,
             "fingerprint": host.fingerprint,
+            "dtype": host.dtype,
+            "quantise": host.quantise,
+            "modules": host.modules,
             "parameters": total,
             "model_type": host.config.model_type,
             "saw": list(recipe.base_saw),
@@ -61,7 +64,7 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
         "size": {
             "trainable_share": moving / total,
             "megabytes_per_domain": per_domain,
-            "base_megabytes": round(4 * total / 1e6, 1),
+            "base_megabytes": round(host.base_bytes / 1e6, 1),
         },
         "evaluation": _labelled(corpus, outcomes, method)
         if recipe.task.labelled

@@ -22,18 +22,20 @@ from guidebook.data.documents import Split, read_documents_corpus
 from guidebook.data.domains import Domain, LabelSet, Population, load_target
 from guidebook.data.tags import TagSet, flat
 from guidebook.errors import InputError
+from guidebook.evidence import evidence
 from guidebook.recipe import Recipe, name_of
 from guidebook.training import processes
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.estimate import estimate_stages
 from guidebook.training.generation import require_causal
+from guidebook.training.layers import check_layers
 from guidebook.training.listener import Listener
 from guidebook.training.memory import available_megabytes, memory_needed
 from guidebook.training.prediction import Rows
 from guidebook.training.run import Material, Run
 from guidebook.training.scoring import start_token
 from guidebook.training.store import Store, default_root, full_disk_explained, key_of
-from guidebook.training.trainer import check_arguments
+from guidebook.training.trainer import bf16_is_fast, check_arguments
 from guidebook.writing import check_out, write_guidebook
 
 BASELINES = ("tfidf", "linear_probe", "source_only")
@@ -65,14 +67,14 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
     for arm, method in arms(recipe):
         for target in material.corpus.targets:
             outcomes.append(follow(arm, method, target, material, engine))
+    results = account(recipe, material, engine, outcomes)
+    closer = evidence(recipe, material, engine, outcomes) if recipe.task.labelled else None
     engine.clear()
     engine.host.check_base()
-
-    results = account(recipe, material, engine, outcomes)
     results["seconds"] = round(time.monotonic() - began, 1)
     folder = folder or engine.store.root / "guidebooks" / recipe_key(recipe, material, outcomes)
     if processes.is_first():
-        write_guidebook(folder, results, outcomes)
+        write_guidebook(folder, results, outcomes, closer)
     processes.wait()
     return load(folder)
 
@@ -93,11 +95,20 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         for why, count in population.dropped.items():
             listener.note(f"{population.name}: {count} rows dropped: {why}")
     dropout = recipe.train.base_dropout or recipe.adapter.kind == "full"
-    host = Host.load(recipe.base, dropout=dropout, modules=getattr(recipe.adapter, "modules", {}))
+    host = Host.load(
+        recipe.base,
+        recipe.base_dtype,
+        dropout,
+        getattr(recipe.adapter, "modules", {}),
+        quantise=recipe.quantise,
+    )
     host.check_length(max(recipe.train.max_length, recipe.task.max_length))
     if not recipe.task.labelled:
         require_causal(host)
         start_token(host)
+    check_layers(host, recipe.train)
+    if host.dtype != "float32" and not bf16_is_fast():
+        listener.note(f"base_dtype {host.dtype} halves the base's memory; on this machine it is slower than float32")
     engine = Engine(
         host=host,
         adapter=recipe.adapter,
@@ -209,7 +220,7 @@ def estimate(recipe: Recipe, listener: Listener | None = None) -> dict[str, Any]
     Raises:
         InputError: the data or the recipe is wrong.
     """
-    needed = memory_needed(recipe.base, recipe.adapter, recipe.train)
+    needed = memory_needed(recipe.base, recipe.adapter, recipe.train, recipe.base_dtype, recipe.quantise)
     there = available_megabytes()
     if needed is not None and there is not None and needed["total"] > there:
         return {"stages": [], "seconds": 0.0, "tokens": 0, "memory": needed, "available_megabytes": round(there, 1)}

@@ -19,7 +19,7 @@ from guidebook.errors import InputError, nearest
 from guidebook.training.engine import head_from
 from guidebook.training.generation import Sampling, write
 from guidebook.training.prediction import make_rows, make_word_rows, predict_probabilities
-from guidebook.writing import BASE_VARIANT, FACTS, FORMAT, HEAD, check_out
+from guidebook.writing import BASE_VARIANT, EVIDENCE, FACTS, FORMAT, HEAD, REPORT, check_out
 
 
 class Guidebook:
@@ -231,12 +231,15 @@ class Guidebook:
         shutil.copytree(self.path, check_out(Path(path)), dirs_exist_ok=True)
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
-        """Upload the (first) guidebook to the Hugging Face Hub and return its address."""
+        """Upload the (first) guidebook to the Hugging Face Hub and return its address.
+
+        What quotes the target's texts (report and evidence) stays here.
+        """
         from huggingface_hub import HfApi
 
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)
-        return str(api.upload_folder(repo_id=repo_id, folder_path=str(self.path)))
+        return str(api.upload_folder(repo_id=repo_id, folder_path=str(self.path), ignore_patterns=[EVIDENCE, REPORT]))
 
 
 def _rows(values: Sequence[Any]) -> np.ndarray:
@@ -271,16 +274,29 @@ def load(first: str | Path, *more: str | Path) -> Guidebook:
             raise InputError(f"Two guidebooks are named {name!r}. Rename one of the folders.")
         books[name] = (place, facts)
     known = next(iter(books.values()))[1]
-    host = Host.load(base or known["base"]["id"])
+    held = known["base"]
+    host = Host.load(
+        base or held["id"],
+        held.get("dtype", "float32"),
+        modules=held.get("modules", {}),
+        quantise=held.get("quantise"),
+    )
     for name, (_, facts) in books.items():
         if facts["base"]["fingerprint"] != host.fingerprint:
             raise InputError(
-                f"{name} was trained on the base {facts['base']['id']} ({facts['base']['fingerprint'][:12]}), "
-                f"but {host.base_id} ({host.fingerprint[:12]}) is loaded. An adapter works only on its own base."
+                f"{name} was trained on the base {facts['base']['id']} ({facts['base']['fingerprint'][:12]}) in "
+                f"{_held(facts['base'])}, but {host.base_id} ({host.fingerprint[:12]}) is loaded in {_held(held)}. "
+                "An adapter works only on its own base, held in memory as it was."
             )
         if facts["task"]["labels"] != known["task"]["labels"] and len(books) > 1:
             raise InputError(f"{name} has the labels {facts['task']['labels']}, not {known['task']['labels']}.")
     return Guidebook(host, books)
+
+
+def _held(base: Mapping[str, Any]) -> str:
+    """Return how a base is held in memory: "float32", "4bit and bfloat16"."""
+    dtype = base.get("dtype", "float32")
+    return f"{base['quantise']} and {dtype}" if base.get("quantise") else str(dtype)
 
 
 def _read_facts(path: Path) -> dict[str, Any]:

@@ -165,6 +165,11 @@ def _half(dtype: str) -> Callable[[Translation, str, Any], None]:
     return take
 
 
+def _quantised(found: Translation, name: str, value: Any) -> None:
+    if _truth(name, value):
+        found.put("quantise", "8bit")
+
+
 _ONE_TO_ONE: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "epoch": ("train.fuse.epochs", _number),
     "seed": ("seed", _whole),
@@ -173,6 +178,7 @@ _ONE_TO_ONE: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "lora_dropout": ("adapter.dropout", _number),
     "validation_split_ratio": ("task.validation_split_ratio", _number),
     "train_data_split_seed": ("task.split_seed", _whole),
+    "gradient_checkpointing": ("train.gradient_checkpointing", _truth),
     "warmup_ratio": ("train.fuse.warmup", _number),
     "early_stopping_patience": ("train.fuse.patience", _whole),
     "weight_decay": ("train.fuse.weight_decay", _number),
@@ -185,12 +191,11 @@ _SPECIAL: dict[str, Callable[[Translation, str, Any], None]] = {
     "max_train_samples": _samples("task.max_train_documents"),
     "max_val_samples": _samples("task.max_validation_documents"),
     "bf16": _half("bfloat16"),
-    "gradient_checkpointing": _only("false", "train.micro_batches splits a step into parts to save memory."),
     "instruction_tuned": _only("false", "text is modelled as it is; write question and answer into one text."),
     "chat_dataset": _only("false", "text is modelled as it is; write a chat into one text."),
     "lr_scheduler_type": _only("linear", "the learning rate rises, then falls on a line."),
     "enable_fsdp": _only("false", "run the recipe under torchrun: torchrun --nproc-per-node 2 -m guidebook.cli.main."),
-    "int8_quantization": _only("false", "the base is kept in train.dtype; adapters leave most memory to activations."),
+    "int8_quantization": _quantised,
     "early_stopping": _only("false", "give early_stopping_patience, or set train.fuse.patience."),
     "load_best_model_at_end": _only("false", "the best weights are kept with train.fuse.patience, else the last."),
     "fp16": _only("false", "float16 needs loss scaling; use bf16, or leave train.dtype at auto."),

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from numbers import Integral
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from guidebook.adapters.feasible import check_base, check_training
 from guidebook.adapters.presets import KINDS
 from guidebook.adapters.union import Union
 from guidebook.data.domains import Domain, domain_from
@@ -45,7 +46,8 @@ OWNED_BY_GUIDEBOOK = {
     "ignore_data_skip": "nothing: a stage resumes bit for bit",
     "resume_from_checkpoint": "nothing: the same command resumes",
     "max_grad_norm": "train.max_grad_norm",
-    "gradient_checkpointing": "train.micro_batches",
+    "gradient_checkpointing": "train.gradient_checkpointing",
+    "torch_compile": "train.compile",
     "label_smoothing_factor": "nothing: losses are the method's",
     "eval_strategy": "nothing: target labels are read once, at the end",
     "load_best_model_at_end": "nothing: the last step of a schedule is what is kept",
@@ -82,6 +84,10 @@ class Recipe:
     """The frozen base: mini, a folder, or a model id of the Hub."""
     base_saw: Any = None
     """What the base has seen of the task or the domains, noted in every record. Known for the packaged bases."""
+    base_dtype: str = "float32"
+    """Number type of the base's weights in memory: float32, bfloat16 or float16. Adapters are float32 all the same."""
+    quantise: Literal["8bit", "4bit"] | None = None
+    """Hold the base's linear layers in 8bit or 4bit: pip install 'guidebook[quant]'. Empty: as they are."""
     task: Any = "classification"
     """What is learned from the source's labels: a kind, or {kind, labels, max_length, pooling, head, dropout, dev}."""
     adapter: Any = "houlsby"
@@ -107,8 +113,12 @@ class Recipe:
         put("task", _configured(self.task, TASKS, "task", "kind"))
         put("adapter", _adapter(self.adapter))
         put("method", _configured(self.method, METHODS, "method", "name"))
-        put("train", _validated(Training, self.train if self.train is not None else {}, "train"))
+        put("train", validated(Training, self.train if self.train is not None else {}, "train"))
         put("trainer", _trainer(self.trainer))
+        check_base(self.base_dtype, self.quantise, self.adapter.kind)
+        if self.base_dtype == "float16" and self.train.dtype == "auto":
+            put("train", dataclasses.replace(self.train, dtype="float32"))  # autocast would be to bf16
+        check_training(self.base_dtype, self.quantise, self.train.dtype, compiled=self.train.compile)
         names = [domain.name for domain in (*self.source, *self.targets, *self.unlabelled, *self.general)]
         for name in names:
             if names.count(name) > 1:
@@ -137,24 +147,42 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), flags: Mapping
     Raises:
         InputError: not a recipe; the message names the file, the key and the nearest known key.
     """
-    content: dict[str, Any] = {}
-    if path is not None:
-        content = _read_yaml(path)
+    content = read_content(path, overrides, flags)
+    place = f"{path}: " if path is not None else ""
+    if "compare" in content:
+        raise InputError(f"{place}`compare:` is for many runs: guidebook compare. Leave it out to adapt once.")
+    recipe = recipe_from(content, place)
+    if not recipe.source and recipe.task.labelled:
+        raise InputError(
+            f"{place}the recipe has no source. Name labelled data: `source: books.csv` or --source books.csv."
+        )
+    return recipe
+
+
+def read_content(
+    path: Path | None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None
+) -> dict[str, Any]:
+    """Return what a recipe file says, changed by flags and overrides, its keys not yet checked."""
+    content = _read_yaml(path) if path is not None else {}
     for key, value in (flags or {}).items():
         content[key] = _merged(content.get(key), value)
     for override in overrides:
-        _override(content, override)
+        change(content, override)
+    return content
+
+
+def recipe_from(content: Mapping[str, Any], place: str = "") -> Recipe:
+    """Return the recipe of a file's content; `place` stands before the messages.
+
+    Raises:
+        InputError: an unknown key, or a value that is refused.
+    """
     known = [field.name for field in dataclasses.fields(Recipe)]
-    place = f"{path}: " if path is not None else ""
     for key in content:
         if key not in known:
             raise InputError(
                 f"{place}unknown key {key!r} in the recipe.{nearest(key, known)} Known: {', '.join(known)}."
             )
-    if not content.get("source") and not _without_labels(content.get("task")):
-        raise InputError(
-            f"{place}the recipe has no source. Name labelled data: `source: books.csv` or --source books.csv."
-        )
     try:
         return Recipe(**content)
     except InputError as error:
@@ -171,9 +199,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected `key: value` lines at the top, found {type(content).__name__}.")
-    for key in ("source", "targets", "unlabelled", "general"):
-        if key in content:
-            content[key] = [_anchored(item, path.parent) for item in _listed(content[key])]
+    for part in (content, content.get("compare")):
+        for key in ("source", "sources", "targets", "unlabelled", "general"):
+            if isinstance(part, dict) and key in part:
+                part[key] = [_anchored(item, path.parent) for item in _listed(part[key])]
     if isinstance(base := content.get("base"), str) and base not in SAW and (path.parent / base).is_dir():
         content["base"] = str(path.parent / base)
     return content
@@ -192,7 +221,8 @@ def _anchored(item: Any, folder: Path) -> Any:
     return item
 
 
-def _override(content: dict[str, Any], override: str) -> None:
+def change(content: dict[str, Any], override: str) -> None:
+    """Put the value of `a.b=c` into a recipe's content."""
     key, sign, text = override.partition("=")
     if not sign or not key:
         raise InputError(f"{override!r} is not an override. Write key=value: seed=1, or adapter.reduction=8.")
@@ -222,12 +252,6 @@ def _merged(old: object, new: object) -> object:
     if isinstance(old, dict) and isinstance(new, dict):
         return {**old, **new}
     return new
-
-
-def _without_labels(task: object) -> bool:
-    """Return whether a recipe's task is one that learns from no labels."""
-    kind = task.get("kind") if isinstance(task, Mapping) else getattr(task, "kind", task)
-    return kind == "causal_lm"
 
 
 def _listed(value: Any) -> list[Any]:
@@ -297,10 +321,11 @@ def _configured(value: Any, table: Mapping[str, str], field: str, key: str) -> A
     kind = getattr(import_module(module), class_name)
     if not any(item.name == key for item in dataclasses.fields(kind)):
         settings.pop(key, None)
-    return _validated(kind, settings, field)
+    return validated(kind, settings, field)
 
 
-def _validated(kind: type, settings: Any, field: str) -> Any:
+def validated(kind: type, settings: Any, field: str) -> Any:
+    """Return the dataclass that a mapping of its fields stands for, unknown keys refused."""
     if isinstance(settings, kind):
         return settings
     if not isinstance(settings, Mapping):

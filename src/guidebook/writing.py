@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from guidebook.training.engine import HEADS, Outcome
 from guidebook.training.store import fsync_folder
 
 FACTS = "guidebook.json"
+EVIDENCE = "evidence.json"
+REPORT = "report.html"
 FORMAT = 1
 HEAD = "head.safetensors"
 BASE_VARIANT = "base"
@@ -41,7 +43,9 @@ def check_out(folder: Path) -> Path:
     return folder
 
 
-def write_guidebook(folder: Path, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> Path:
+def write_guidebook(
+    folder: Path, facts: dict[str, Any], outcomes: Sequence[Outcome], evidence: Mapping[str, Any] | None = None
+) -> Path:
     """Write the artifact to a temporary sibling and rename it: never half a guidebook."""
     temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
     shutil.rmtree(temporary, ignore_errors=True)  # what a run that was killed here left behind
@@ -52,7 +56,8 @@ def write_guidebook(folder: Path, facts: dict[str, Any], outcomes: Sequence[Outc
         for record in records(facts):
             append_record(temporary / "records.jsonl", record)
         write_card(facts, temporary / "README.md")
-        write_report(facts, temporary / "report.html")
+        (temporary / EVIDENCE).write_text(json.dumps(evidence or {}) + "\n", encoding="utf8")
+        write_report(facts, temporary / REPORT, evidence)
         for path in temporary.rglob("*.safetensors"):
             path.chmod(0o644)  # safetensors makes its files private
         fsync_folder(temporary)

@@ -81,6 +81,8 @@ def test_the_fixture_covers_what_it_should():
     assert json.loads((FIXTURE / "versions.json").read_text())["adapters"] == "1.3.0"
     size = sum(path.stat().st_size for path in FIXTURE.rglob("*") if path.is_file())
     assert size < 1_000_000
+    for path in FIXTURE.rglob("*.json"):
+        assert "/" not in json.loads(path.read_text()).get("model_name", ""), path
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert", "gpt2"])
@@ -179,7 +181,7 @@ def test_bin_files_are_read_without_running_anything(hosts, tmp_path):
         def __reduce__(self):
             return (Path.touch, (tmp_path / "touched",))
 
-    (folder / "pytorch_adapter.bin").write_bytes(pickle.dumps(Evil()))
+    (folder / "pytorch_adapter.bin").write_bytes(pickle.dumps(Evil(), protocol=2))
     with pytest.raises(InputError, match=r"pytorch_adapter\.bin holds more than tensors, and nothing of it was run"):
         import_adapterhub(folder, tmp_path / "evil")
     assert not (tmp_path / "touched").exists()

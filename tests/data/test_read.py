@@ -226,7 +226,7 @@ def test_an_unclosed_quote_names_the_line_it_starts_at(tmp_path: Path) -> None:
         ("a.jsonl", "\n\n", "holds no rows"),
         ("c.csv", "text,label\n ,1\n,0\n", "all 2 rows have empty text"),
         ("d.csv", "text,text\na,b\n", "two columns are named 'text'"),
-        ("e.docx", "x", "Expected .csv, .tsv, .jsonl, .json, .txt, .parquet"),
+        ("e.docx", "x", "Expected .csv, .tsv, .jsonl, .json, .txt, .conll"),
         ("e.jsnl", "x", "Did you mean '.jsonl'?"),
         ("e.csv.gz", "not compressed", "damaged"),
         ("e.csv.xz", "not compressed", "damaged"),

@@ -24,6 +24,7 @@ ROWS = [
     {"text": "  ", "label": "negative", "stars": 2},
     {"text": "it boils \u2028 fast", "label": "positive", "stars": 4},
 ]
+OF_TEXTS = [suffix for suffix, place in READERS.items() if not place.endswith(":CONLL")]  # sentences: test_words.py
 COLUMNS = Columns(text="text", label="label")
 
 
@@ -67,7 +68,7 @@ def _doubled(row: dict[str, object]) -> str:
     return str(row["text"]).replace('"', '""')
 
 
-@pytest.mark.parametrize("suffix", READERS)
+@pytest.mark.parametrize("suffix", OF_TEXTS)
 def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     table = read_table(written(tmp_path, suffix), Columns(), {}) if suffix == ".txt" else None
     table = table or read_table(written(tmp_path, suffix), COLUMNS, {})
@@ -77,7 +78,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
     assert table.empty == 1
 
 
-@pytest.mark.parametrize("suffix", READERS)
+@pytest.mark.parametrize("suffix", OF_TEXTS)
 def test_every_format_keeps_its_numbers(tmp_path: Path, suffix: str) -> None:
     table = read_table(written(tmp_path, suffix), Columns(text="text"), {}, labels=False)
     lines = {".csv": [2, 3, 5], ".tsv": [2, 3, 5], ".json": [1, 1, 1]}.get(suffix, [1, 2, 4])

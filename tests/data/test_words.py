@@ -101,3 +101,18 @@ def test_tag_sets() -> None:
         TagSet.from_raw([["O", "B-c"]], ["O", "B-b"], "x", lines=[7])
     with pytest.raises(InputError, match="not a word"):
         words_of(["a", ""])
+
+
+def test_conll_files(tmp_path: Path) -> None:
+    path = tmp_path / "news.conll"
+    path.write_text("-DOCSTART- -X- O O\n\nAnna NNP I-NP B-person\nreads VB B-VP O\n\n\nRome NNP I-NP B-place\n")
+    populations, tags = load_sources([Domain("news", path=str(path))], words=True)
+    assert populations[0].texts == ["Anna reads", "Rome"]
+    assert list(populations[0].lines) == [3, 7]
+    assert tags.names == ("O", "B-person", "B-place")
+    bare = tmp_path / "bare.conll"
+    bare.write_text("Anna\nreads\n")
+    assert load_target(Domain("bare", path=str(bare)), words=True).hidden is None
+    path.write_text("Anna\tO\nreads\n")
+    with pytest.raises(InputError, match="line 2: 1 columns"):
+        load_target(Domain("news", path=str(path)), words=True)

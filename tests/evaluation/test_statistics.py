@@ -10,9 +10,11 @@ import pytest
 
 from guidebook.errors import InputError
 from guidebook.evaluation.statistics import (
+    GroupedDifference,
     Interval,
     accuracy_interval,
     bootstrap_groups,
+    grouped_difference,
     paired_difference,
     resampled_means,
     smallest_detectable,
@@ -230,3 +232,31 @@ def test_smallest_detectable_is_found_with_its_power() -> None:
     found = np.abs(np.random.default_rng(0).normal(true, error, size=100_000)) > 1.959964 * error
     assert found.mean() == pytest.approx(0.8, abs=0.006)
     assert smallest_detectable(error, power=0.9) > true
+
+
+def test_the_p_value_goes_with_the_interval() -> None:
+    """One test without row noise is Student's, one without model noise is the normal test; mixed, p = 0.05 at 95 %."""
+    from scipy import stats
+
+    only_models = GroupedDifference(0.02, 0.008, 3, 0.0)
+    assert only_models.p_value == pytest.approx(2 * stats.t.sf(0.02 / 0.008, 3), abs=1e-9)
+    only_rows = GroupedDifference(-0.02, 0.0, 1, 0.009)
+    assert only_rows.p_value == pytest.approx(2 * stats.norm.sf(0.02 / 0.009), abs=1e-9)
+    for estimate in (0.001, 0.02, 0.05, 0.2):
+        found = GroupedDifference(estimate, 0.01, 4, 0.012)
+        assert found.interval.within_noise == (found.p_value >= 0.05)
+    half = GroupedDifference(0.0, 0.01, 4, 0.012).interval.high
+    assert GroupedDifference(half, 0.01, 4, 0.012).p_value == pytest.approx(0.05, abs=1e-9)
+    assert GroupedDifference(0.0, 0.01, 4, 0.0).p_value == 1.0
+    assert GroupedDifference(0.0, 0.0, 4, 0.0).p_value == 1.0
+
+
+def test_a_claim_about_these_models_alone_needs_no_second_draw() -> None:
+    rng = np.random.default_rng(0)
+    differences = rng.choice([-1.0, 0.0, 0.0, 1.0], size=400)
+    found = grouped_difference([("books", 0, "dvd", differences)], "rows")
+    resampled = resampled_means(differences, 20_000, rng)
+    assert found.row_error == pytest.approx(resampled.std(), rel=0.03)
+    assert found.estimate == pytest.approx(differences.mean())
+    with pytest.raises(InputError, match="one source"):
+        grouped_difference([("books", 0, "dvd", differences)])

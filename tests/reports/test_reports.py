@@ -19,7 +19,8 @@ from guidebook.evaluation.metrics import classification_scores
 from guidebook.evaluation.statistics import paired_difference, smallest_detectable
 from guidebook.reports import card as card_module
 from guidebook.reports.card import write_card
-from guidebook.reports.page import Scale, render, write_report
+from guidebook.reports.intervals import Scale
+from guidebook.reports.page import render, write_report
 from guidebook.reports.summary import Table, arm_name, duration, listed, megabytes, percent, points, summary
 
 LABELS = ["negative", "positive"]

@@ -51,6 +51,8 @@ def test_smaller_parts_of_a_step_need_less(base):
         for m in (1, 4)
     )
     assert parted["activations"] == pytest.approx(whole["activations"] / 4, rel=0.1, abs=0.1)
+    checked = Training(max_length=32, tokens_per_batch=256, gradient_checkpointing=True)
+    assert memory_needed(base("gptj"), Houlsby(reduction=4), checked)["activations"] < whole["activations"]
     full = memory_needed(base("gptj"), Full(), TRAIN)
     assert full["trainable_parameters"] == full["parameters"]
     assert full["weights"] == pytest.approx(2 * whole["weights"], abs=0.2)
@@ -65,6 +67,11 @@ def test_a_model_of_six_billion_weights_is_told_without_loading_any(tmp_path):
     assert told["weights"] == pytest.approx(24_200, rel=0.01)  # megabytes in float32
     assert told["trainable_parameters"] == 28 * 2 * (2 * 4096 * 256 + 4096 + 256)
     assert told["total"] > told["weights"]
+    half, quarter = (
+        memory_needed(str(tmp_path), Houlsby(), TRAIN, "bfloat16", quantise)["weights"] for quantise in (None, "4bit")
+    )
+    assert half == pytest.approx(told["weights"] / 2, abs=0.1)
+    assert 3_000 < quarter < 4_000  # embeddings and head stay in bf16
 
 
 def test_other_bases_are_left_out(tiny_base):

@@ -31,7 +31,7 @@ TRAIN = Training(
 )
 
 
-@pytest.fixture(params=["bert", "gpt2"])
+@pytest.fixture(params=["bert", "gpt2", "t5", "bart"])
 def host(request, tiny_base) -> Host:
     return Host.load(str(tiny_base(request.param)))
 

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import guidebook.artifact as artifact_module
 import guidebook.training.engine as engine_module
 import guidebook.training.trainer as trainer_module
+import guidebook.writing as writing_module
 from guidebook.adaptation import adapt, prepare
 from guidebook.errors import InputError, RunError
 from guidebook.methods.stage import Stage
@@ -219,7 +219,7 @@ def test_a_full_disk_says_what_to_do_and_loses_nothing(
     target = {
         "checkpoint": (StageTrainer, "_save_optimizer_and_scheduler"),
         "stage": (engine_module, "save_file"),
-        "artifact": (artifact_module, "write_card"),
+        "artifact": (writing_module, "write_card"),
     }[where]
     with monkeypatch.context() as patch:
         patch.setattr(*target, full)

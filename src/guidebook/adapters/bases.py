@@ -15,11 +15,15 @@ import xxhash
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from guidebook.adapters.feasible import check_base
 from guidebook.adapters.gptj_attention import attention_for
 from guidebook.adapters.placement import PLACEMENTS
+from guidebook.adapters.quantised import Quantised, pin, quantisation
 from guidebook.errors import InputError, nearest
 
 PACKAGED = ("mini", "mini-gptj")
+COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""Families whose positions are counted from the padding token's id on."""
 
 
 def resolve_base(base: str) -> tuple[str, str]:
@@ -65,6 +69,8 @@ class Base:
         config: The configuration as it is stored, dropout included.
         id: The name that loads it anywhere.
         path: Where it was loaded from.
+        dtype: Of the weights in memory that are not quantised.
+        quantise: How its linear layers are held, if not in `dtype`.
     """
 
     model: nn.Module
@@ -72,6 +78,8 @@ class Base:
     config: Any
     id: str
     path: str
+    dtype: str = "float32"
+    quantise: Quantised | None = None
 
     def config_in_memory(self) -> Any:
         """Return the stored configuration with the dtype and class that the model in memory has."""
@@ -79,14 +87,36 @@ class Base:
         config.dtype, config.architectures = self.model.config.dtype, [type(self.model).__name__]
         return config
 
+    def hidden_scale(self) -> float:
+        """Return the last hidden state's size relative to what the LM head receives: T5's tied head has it shrunk."""
+        config: Any = self.model.config
+        return float(config.hidden_size) ** 0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0
 
-def load_base(base: str, dtype: str = "float32", dropout: bool = False) -> Base:
+    def check_length(self, length: int) -> None:
+        """Raise InputError if rows of `length` tokens are longer than the base has positions."""
+        config: Any = self.model.config
+        positions = getattr(config, "max_position_embeddings", None)
+        if config.model_type in COUNTED_FROM_PADDING and positions:
+            padding = 1 if config.model_type == "mpnet" else config.pad_token_id
+            positions -= padding + 1
+        if positions and length > positions:
+            raise InputError(
+                f"Rows of {length} tokens are longer than the {positions} positions of {self.id}. Set "
+                f"train.max_length and task.max_length to {positions} or less; longer texts are read in pieces."
+            )
+
+
+def load_base(base: str, dtype: str = "float32", dropout: bool = False, *, quantise: Quantised | None = None) -> Base:
     """Return the base under its language-modelling class; without `dropout`, every dropout probability is zero.
 
     Raises:
-        InputError: no such base, no connection, no language-modelling class or no trained head.
+        InputError: no such base, no connection, no language-modelling class or no trained head; an unknown dtype or
+            quantisation, or bitsandbytes is missing.
     """
     import transformers
+
+    check_base(dtype, quantise)
+    number_type: torch.dtype = getattr(torch, dtype)
 
     classes = {
         "masked": transformers.AutoModelForMaskedLM,
@@ -94,6 +124,7 @@ def load_base(base: str, dtype: str = "float32", dropout: bool = False) -> Base:
         "seq2seq": transformers.AutoModelForSeq2SeqLM,
     }
     path, identity = resolve_base(base)
+    held = {"quantization_config": quantisation(quantise, number_type)} if quantise is not None else {}
     with _quiet():
         try:
             stored = transformers.AutoConfig.from_pretrained(path)
@@ -101,9 +132,10 @@ def load_base(base: str, dtype: str = "float32", dropout: bool = False) -> Base:
             model, report = classes[lm_kind(stored)].from_pretrained(
                 path,
                 config=config,
-                dtype=getattr(torch, dtype),
+                dtype=number_type,
                 attn_implementation=attention_for(stored.model_type),
                 output_loading_info=True,
+                **held,
             )
             tokenizer = transformers.AutoTokenizer.from_pretrained(path)
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
@@ -120,16 +152,22 @@ def load_base(base: str, dtype: str = "float32", dropout: bool = False) -> Base:
         raise InputError(f"Base {base!r} has no tokenizer stored with it. Save the base's own tokenizer beside it.")
     if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
         raise InputError(f"Base {base!r}: its tokenizer has {len(tokenizer)} tokens, more than it has embeddings.")
-    return Base(model, tokenizer, stored, identity, path)
+    if quantise is not None:
+        pin(model, number_type)
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = (
+            False  # nothing is generated here: a cache of keys and values would be made for nothing
+        )
+    return Base(model, tokenizer, stored, identity, path, dtype, quantise)
 
 
 def lm_kind(config: Any) -> Any:
     """Return "masked", "causal" or "seq2seq": what the saved class is, else the row's kind, else what there is."""
     from transformers.models.auto import modeling_auto as auto
 
-    offered = {
-        "masked": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type),
+    offered = {  # encoder-decoders first: transformers offers BART's one class as a masked language model too
         "seq2seq": auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.get(config.model_type),
+        "masked": auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.get(config.model_type),
         "causal": auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type),
     }
     offered = {kind: name for kind, name in offered.items() if name}

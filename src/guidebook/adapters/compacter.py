@@ -13,7 +13,7 @@ from guidebook.adapters.placement import Placement
 
 @dataclass(frozen=True)
 class Compacter:
-    """Bottleneck adapters where Houlsby has them, with about a hundredth of the parameters.
+    """Bottleneck adapters where Houlsby has them, with a small share of their parameters.
 
     Each projection is a sum of Kronecker products: small matrices that all projections of the adapter share, times
     products of low rank that are its own.

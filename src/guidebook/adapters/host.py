@@ -6,7 +6,6 @@ import copy
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,12 @@ from peft import PeftConfig
 from torch import Tensor, nn
 
 from guidebook.adapters.bases import Base, fingerprint_of, lm_kind, load_base
+from guidebook.adapters.feasible import check_base
 from guidebook.adapters.full import WholeCopies
 from guidebook.adapters.modules import hidden_size, layer_count
 from guidebook.adapters.placement import NONE, placement_for
 from guidebook.adapters.presets import Full, Kind
+from guidebook.adapters.quantised import Quantised, count
 from guidebook.adapters.storage import kind_of_config, read_adapter, write_adapter, write_model
 from guidebook.adapters.tuners import Tuners
 from guidebook.adapters.union import joined, parts_of
@@ -36,20 +37,27 @@ class Host:
         tokenizer: The base's tokenizer.
         config: The model's configuration.
         placement: Where adapters go.
+        modules: What was named by hand of it.
         base_id: The name that loads this base anywhere: "mini", a Hub id, or the folder as it was given.
         base_path: Where the base was loaded from.
+        dtype: Of the base's weights in memory that are not quantised; adapters are float32 whatever it is.
+        quantise: How the base's linear layers are held, if not in `dtype`.
         fingerprint: xxh3 of the base's tensors when it was loaded; see `check_base`.
-        hidden_size: H.
+        hidden_size: H of the last hidden state.
+        hidden_scale: What its values are times what `lm_head` receives: 1 nearly everywhere.
         layers: L.
     """
 
     def __init__(self, base: Base, modules: Mapping[str, str] = NONE) -> None:
         self.model, self.tokenizer = base.model, base.tokenizer
         self.base_id, self.base_path = base.id, base.path
+        self.dtype, self.quantise = base.dtype, base.quantise
         self.config: Any = base.model.config
-        self.placement = replace(placement_for(base.model, modules), kind=lm_kind(base.config))
-        self.hidden_size = hidden_size(base.model)
-        self.layers = layer_count(base.model)
+        self.modules = dict(modules)
+        self.placement = placement_for(base.model, modules).trained_as(lm_kind(base.config), modules)
+        self.layers, self.hidden_scale = layer_count(base.model), base.hidden_scale()
+        width = getattr(self.lm_head, "in_features", None)  # OPT-350m's head reads fewer features than its layers have
+        self.hidden_size = width if isinstance(width, int) else hidden_size(base.model)
         self._base = base
         self._whole = WholeCopies(base.model)
         self._tuners = Tuners(base.model)
@@ -63,7 +71,15 @@ class Host:
         self.fingerprint = self.measure_base()
 
     @classmethod
-    def load(cls, base: str, dtype: str = "float32", dropout: bool = False, modules: Mapping[str, str] = NONE) -> Host:
+    def load(
+        cls,
+        base: str,
+        dtype: str = "float32",
+        dropout: bool = False,
+        modules: Mapping[str, str] = NONE,
+        *,
+        quantise: Quantised | None = None,
+    ) -> Host:
         """Return the base "mini", of a folder, or of the Hub, under its language-modelling class, without adapters.
 
         Args:
@@ -71,11 +87,12 @@ class Host:
             dtype: Of the weights in memory, whatever they are stored in.
             dropout: Keep the base's own dropout; without it every dropout probability is set to zero.
             modules: Module names by hand, for an architecture without a row in PLACEMENTS.
+            quantise: Hold the linear layers in 8 or 4 bits.
 
         Raises:
             InputError: no such base, no connection, no language-modelling class or head, an unknown architecture.
         """
-        return cls(load_base(base, dtype, dropout), modules)
+        return cls(load_base(base, dtype, dropout, quantise=quantise), modules)
 
     @property
     def lm_head(self) -> nn.Module:
@@ -101,6 +118,7 @@ class Host:
         Raises:
             InputError: the name is taken or unusable, or adapters of another kind are there.
         """
+        check_base(self.dtype, self.quantise, kind.kind)
         configs = [part.peft_config(self.model, self.placement) for part in parts_of(kind)]
         self._check_new(name)
         if configs == [None]:
@@ -145,7 +163,12 @@ class Host:
     @property
     def base_parameters(self) -> int:
         """How many parameters the base has, tied ones once."""
-        return sum(parameter.numel() for parameter in self._whole.parameters().values())
+        return sum(count(parameter) for parameter in self._whole.parameters().values())
+
+    @property
+    def base_bytes(self) -> int:
+        """How much memory the base's parameters take."""
+        return sum(value.numel() * value.element_size() for value in self._whole.parameters().values())
 
     # What is active, what moves
 
@@ -184,8 +207,8 @@ class Host:
         """Send row i of every batch through the adapter names[i] (None: the base) while the context lasts.
 
         Raises:
-            InputError: an unknown name, an adapter of kind full, dora, ia3 or invertible, a
-                model in training mode; inside, a batch of another size.
+            InputError: an unknown name, an adapter of kind full, dora, ia3 or invertible, a model
+                in training mode; inside, a batch of another size.
         """
         used = sorted({name for name in names if name is not None})
         if fulls := [name for name in used if not self._config(name)]:
@@ -218,14 +241,7 @@ class Host:
 
     def check_length(self, length: int) -> None:
         """Raise InputError if rows of `length` tokens are longer than the base has positions."""
-        positions = getattr(self.config, "max_position_embeddings", None)
-        if self.config.model_type in ("roberta", "xlm-roberta", "camembert") and positions:
-            positions -= self.config.pad_token_id + 1  # these families count positions from there
-        if positions and length > positions:
-            raise InputError(
-                f"Rows of {length} tokens are longer than the {positions} positions of {self.base_id}. Set "
-                f"train.max_length and task.max_length to {positions} or less; longer texts are read in pieces."
-            )
+        self._base.check_length(length)
 
     # States
 

@@ -56,5 +56,7 @@ def hidden_size(model: Any) -> int:
 
 
 def layer_count(model: Any) -> int:
-    """Return L, the number of layers of a model (of the encoder, where it has two stacks)."""
-    return int(model.config.get_text_config().num_hidden_layers)
+    """Return L, the number of layers of a model; of the decoder, where it has two stacks."""
+    config = model.config.get_text_config()
+    names = ("num_decoder_layers", "decoder_layers", "num_hidden_layers")
+    return int(next(value for name in names if (value := getattr(config, name, None)) is not None))

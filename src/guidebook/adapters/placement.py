@@ -13,6 +13,10 @@ from guidebook.errors import InputError, nearest
 
 INDEX = r"(\d+)"
 NONE: Mapping[str, str] = MappingProxyType({})
+Kind = Literal["masked", "causal", "seq2seq"]
+Pooling = Literal["mean", "last"]
+POOLING: Mapping[Kind, Pooling] = MappingProxyType({"masked": "mean", "causal": "last", "seq2seq": "last"})
+"""How `pooling: auto` makes one row of a text. The last state of a decoder is the only one that has read all of it."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,13 @@ class Placement:
     lm_head: str = "lm_head"
     norm: str = ""
     block: str = ""
-    kind: Literal["masked", "causal", "seq2seq"] = "causal"
-    pooling: Literal["mean", "last"] = "last"
+    kind: Kind = "causal"
+    pooling: Pooling = "last"
+
+    def trained_as(self, kind: Kind, named: Mapping[str, str] = NONE) -> Placement:
+        """Return the placement of a model of another kind: a decoder used as an encoder pools the mean, and so on."""
+        pooling = self.pooling if kind == self.kind or "pooling" in named else POOLING[kind]
+        return replace(self, kind=kind, pooling=pooling)
 
     def pattern(self, inside: str, indices: Sequence[int] | None = None) -> str:
         """Return the expression over whole module names for `inside` a layer; `indices` None means every layer."""
@@ -156,7 +165,6 @@ PLACEMENTS: Mapping[str, Placement] = MappingProxyType(
             embeddings="shared",
             block="DenseReluDense",
             kind="seq2seq",
-            pooling="mean",
         ),
         "bart": Placement(
             layers=rf"(?:.*\.)?(?:encoder|decoder)\.layers\.{INDEX}",
@@ -165,7 +173,6 @@ PLACEMENTS: Mapping[str, Placement] = MappingProxyType(
             embeddings=r"(?:.*\.)?shared",
             norm="final_layer_norm",
             kind="seq2seq",
-            pooling="mean",
         ),
     }
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -57,6 +58,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for module in ("transformers", "peft", "torch", "accelerate", "huggingface_hub", "sklearn"):
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
 

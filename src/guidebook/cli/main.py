@@ -12,6 +12,7 @@ import typer
 from guidebook import __version__
 from guidebook.cli.adapt import adapt
 from guidebook.cli.adapterhub import export_adapterhub, import_adapterhub
+from guidebook.cli.compare import compare
 from guidebook.cli.console import fail, print_text, quiet_libraries, remark
 from guidebook.cli.doctor import doctor
 from guidebook.cli.evaluate import evaluate
@@ -20,6 +21,7 @@ from guidebook.cli.jumpstart import jumpstart
 from guidebook.cli.listing import ls
 from guidebook.cli.predict import predict
 from guidebook.cli.recipe import recipe
+from guidebook.cli.report import report
 from guidebook.errors import GuidebookError
 
 INTERRUPTED = 130
@@ -35,6 +37,8 @@ app.command("adapt")(adapt)
 app.command("predict")(predict)
 app.command("generate")(generate)
 app.command("evaluate")(evaluate)
+app.command("compare")(compare)
+app.command("report")(report)
 app.command("ls")(ls)
 app.command("doctor")(doctor)
 app.command("import-adapterhub")(import_adapterhub)
@@ -73,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
         if code == INTERRUPTED:
-            again = " The same command goes on from where it was." if given[:1] == ["adapt"] else ""
+            again = " The same command goes on from where it was." if given[:1] in (["adapt"], ["compare"]) else ""
             remark(f"Stopped.{again}")
         return code
     except GuidebookError as error:

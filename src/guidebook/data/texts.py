@@ -20,11 +20,15 @@ KNOWN = 4_096
 SHORT = 64
 
 
+def cache_root() -> Path:
+    """Return the folder of everything that is kept between runs: $GUIDEBOOK_CACHE, else ~/.cache/guidebook."""
+    given = os.environ.get("GUIDEBOOK_CACHE")
+    return Path(given) if given else Path.home() / ".cache" / "guidebook"
+
+
 def scratch_folder() -> Path:
     """Return where large temporary files go: beside the cache, since /tmp may be memory."""
-    given = os.environ.get("GUIDEBOOK_CACHE")
-    root = Path(given) if given else Path.home() / ".cache" / "guidebook"
-    folder = root / "scratch"
+    folder = cache_root() / "scratch"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "windows",
 ]
 
+_SENTINELS = [f"<extra_id_{number}>" for number in range(100)]
 BLOCK = 65_536  # rows per step of `_assemble`: bounds the index arrays, not the result
 
 
@@ -43,6 +45,8 @@ class Specials:
     separator: int | None
     """Token that ends each segment; None where the tokenizer does not number segments."""
     vocabulary: int
+    sentinels: tuple[int, ...] = ()
+    """Tokens that stand for hidden spans, in their order; a tokenizer of T5's style has them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,7 @@ def read_specials(tokenizer: Any) -> Specials:
         ids=frozenset({*tokenizer.all_special_ids, *before, *between, *after}),
         separator=between[0] if numbered else None,
         vocabulary=len(tokenizer),
+        sentinels=tuple(takewhile(lambda token: token is not None, map(backend.token_to_id, _SENTINELS))),
     )
 
 

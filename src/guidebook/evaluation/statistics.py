@@ -39,6 +39,44 @@ class Interval:
         return (self.high - self.low) / (2 * Z95)
 
 
+@dataclass(frozen=True)
+class GroupedDifference:
+    """A mean difference over many directions and the two kinds of chance in it."""
+
+    estimate: float
+    model_error: float
+    """Standard error from the trained models; 0 where the claim is about these models alone."""
+    freedom: int
+    """Degrees of freedom of the model error."""
+    row_error: float
+    """Standard error from the test rows."""
+
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval."""
+        half = self._half_width(0.05)
+        return Interval(self.estimate, self.estimate - half, self.estimate + half)
+
+    @property
+    def p_value(self) -> float:
+        """The two-sided p-value that goes with the interval: the level at which it would just touch zero."""
+        if self.estimate == 0:  # also where nothing scatters: two models with the same answers
+            return 1.0
+        low, high = 0.0, 1.0
+        for _ in range(60):  # the half-width falls as the level rises
+            middle = (low + high) / 2
+            if self._half_width(middle) > abs(self.estimate):
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _half_width(self, level: float) -> float:
+        by_models = student(self.freedom, level) * self.model_error if self.model_error else 0.0
+        by_rows = -NormalDist().inv_cdf(level / 2) * self.row_error if self.row_error else 0.0
+        return math.hypot(by_models, by_rows)
+
+
 def accuracy_interval(correct: ArrayLike) -> Interval:
     """Wilson's interval of an accuracy, from (N,) right or wrong.
 
@@ -126,12 +164,24 @@ def bootstrap_groups(cells: Sequence[Cell], over: Literal["sources", "draws"] = 
     Raises:
         InputError: No cells, a cell twice, unequal rows of one target, or nothing to resample (one source, one draw).
     """
+    return grouped_difference(cells, over).interval
+
+
+def grouped_difference(
+    cells: Sequence[Cell], over: Literal["sources", "draws", "rows"] = "sources"
+) -> GroupedDifference:
+    """What `bootstrap_groups` makes its interval from, for tests beside it; "rows": a claim about these models alone.
+
+    Raises:
+        InputError: as `bootstrap_groups`.
+    """
     groups, rows = _grouped(cells)
     estimate = float(np.mean([group.mean() for group in groups]))
     row_error = math.sqrt(sum(float(values.var()) / len(values) for values in rows.values()))
+    if over == "rows":
+        return GroupedDifference(estimate, 0.0, 1, row_error)
     model_error, freedom = _source_error(groups) if over == "sources" else _draw_error(groups)
-    half = math.hypot(_student(freedom) * model_error, Z95 * row_error)
-    return Interval(estimate, estimate - half, estimate + half)
+    return GroupedDifference(estimate, model_error, freedom, row_error)
 
 
 def smallest_detectable(standard_error: float, power: float = 0.8) -> float:
@@ -188,7 +238,8 @@ def _draw_error(groups: list[Floats]) -> tuple[float, int]:
     return math.sqrt(variance) / len(groups), sum(len(group) - 1 for group in groups)
 
 
-def _student(freedom: int) -> float:
+def student(freedom: int, level: float = 0.05) -> float:
+    """The upper point of Student's t that a two-sided test at `level` needs."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, 0.975))
+    return -float(stdtrit(freedom, level / 2))

@@ -1,21 +1,23 @@
 """The report: one self-contained HTML page with every number of a run and what it does not say.
 
-Its interval plots are table rows with a positioned bar and dot: they need no plotting library, follow the reader's
-colours and font size, and stay readable on a phone, where a picture would shrink.
+Every section is a template of its own in `sections/`; `figures.py` draws where the extra `report` is installed.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from guidebook.evaluation.statistics import Interval
+from guidebook.errors import InputError
+from guidebook.reports.closer import closer
+from guidebook.reports.figures import HOW_TO, can_draw
+from guidebook.reports.guesses import guesses
+from guidebook.reports.intervals import Mark, Scale, accuracy_mark, difference_mark
 from guidebook.reports.summary import (
     TWIN,
     Facts,
@@ -23,7 +25,6 @@ from guidebook.reports.summary import (
     difference_of,
     duration,
     megabytes,
-    outcome_of,
     percent,
     points,
     summary,
@@ -33,68 +34,46 @@ WIDEST_CONFUSION = 12
 """Classes up to which a confusion matrix is readable."""
 
 
-@dataclass(frozen=True)
-class Scale:
-    """A horizontal axis in percent; everything is placed on it as a share of its width."""
+def write_report(meta: Facts, path: str | Path, evidence: Facts | None = None) -> Path:
+    """Write the report of what guidebook.json (and evidence.json) says to `path`; it needs no other file, no network.
 
-    low: float
-    high: float
-    step: float
-
-    @classmethod
-    def around(cls, values: Iterable[float]) -> Scale:
-        """The axis with round ends that holds `values` and has three to six steps.
-
-        >>> Scale.around([62.3, 88.1])
-        Scale(low=60.0, high=90.0, step=10.0)
-        """
-        found = list(values) or [0.0, 1.0]
-        span = max(max(found) - min(found), 1e-3)
-        size = 10.0 ** math.floor(math.log10(span))
-        step = next(size * factor for factor in (0.5, 1.0, 2.0, 5.0) if span / (size * factor) <= 5)
-        return cls(math.floor(min(found) / step) * step, math.ceil(max(found) / step) * step, step)
-
-    def place(self, value: float) -> float:
-        """Where a value stands, in percent of the width from the left."""
-        width = max(self.high - self.low, 1e-9)
-        return round(min(max(100 * (value - self.low) / width, 0.0), 100.0), 2)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """(place, label) of every step."""
-        count = round((self.high - self.low) / self.step)
-        values = (self.low + index * self.step for index in range(count + 1))
-        return [(self.place(value), f"{value:g}") for value in (round(value, 9) for value in values)]
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One interval of a plot."""
-
-    name: str
-    value: str
-    interval: str
-    at: float
-    left: float
-    right: float
-    look: str
-
-
-def write_report(meta: Facts, path: str | Path) -> Path:
-    """Write the report of what guidebook.json says to `path`; it needs no other file and no network."""
+    Figures are drawn where matplotlib is installed; without it the page says how to get them.
+    """
     place = Path(path)
-    place.write_text(render(meta), encoding="utf-8")
+    place.write_text(render(meta, evidence), encoding="utf-8")
     return place
 
 
-def render(meta: Facts) -> str:
+def read_run(folder: Path) -> tuple[Facts, Facts | None]:
+    """Return what guidebook.json and, where it is there, evidence.json of a guidebook say.
+
+    Raises:
+        InputError: there is no guidebook, or a file is not JSON.
+    """
+    found: list[Facts | None] = []
+    for name in ("guidebook.json", "evidence.json"):
+        path = folder / name
+        try:
+            found.append(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            if name == "guidebook.json":
+                raise InputError(f"{folder}: no guidebook: it has no {name}. Name the folder of a run.") from error
+            found.append(None)
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise InputError(f"{path}: not valid JSON: {error}. Copy the folder again.") from error
+    facts, evidence = found
+    assert facts is not None
+    return facts, evidence or None
+
+
+def render(meta: Facts, evidence: Facts | None = None) -> str:
     """The report as HTML."""
-    found = summary(meta)
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             meta=meta,
-            summary=found,
+            summary=summary(meta),
             sources=[domain["name"] for domain in meta["domains"] if domain["role"] == "source"],
             targets=_targets(meta) if meta["task"]["labels"] else [],
             names=[target["name"] for target in meta["evaluation"]["targets"]],
@@ -104,6 +83,10 @@ def render(meta: Facts) -> str:
             zero=_difference_scale(meta).place(0.0),
             tiles=_tiles(meta),
             stages=_stages(meta),
+            closer=closer(meta, evidence),
+            guesses=guesses(meta),
+            can_draw=can_draw(),
+            how_to=HOW_TO,
             recipe=yaml.safe_dump(meta["recipe"], sort_keys=False, allow_unicode=True, width=100),
             method=arm_name(meta["method"]),
             twin=arm_name(TWIN),
@@ -111,7 +94,8 @@ def render(meta: Facts) -> str:
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates and the words for numbers that they use."""
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -142,7 +126,7 @@ def _targets(meta: Facts) -> list[dict[str, Any]]:
     return [
         {
             **target,
-            "marks": [_accuracy_mark(arm, scores, scale, meta["method"]) for arm, scores in target["scores"].items()],
+            "marks": [accuracy_mark(arm, scores, scale, meta["method"]) for arm, scores in target["scores"].items()],
             "classes": _classes(target["scores"], list(dict.fromkeys(served))),
             "confusion": _confusion(target["scores"].get(meta["method"])),
         }
@@ -150,35 +134,10 @@ def _targets(meta: Facts) -> list[dict[str, Any]]:
     ]
 
 
-def _accuracy_mark(arm: str, scores: Facts, scale: Scale, method: str) -> Mark:
-    low, high = scores["accuracy_low"], scores["accuracy_high"]
-    return Mark(
-        arm_name(arm),
-        percent(scores["accuracy"]),
-        f"{percent(low)} to {percent(high)}",
-        scale.place(100 * scores["accuracy"]),
-        scale.place(100 * low),
-        scale.place(100 * high),
-        "method" if arm == method else "oracle" if "oracle" in arm else "other",
-    )
-
-
 def _differences(meta: Facts) -> list[Mark]:
     scale = _difference_scale(meta)
     found = [(target["name"], difference_of(target)) for target in meta["evaluation"]["targets"]]
-    return [_difference_mark(name, difference, scale) for name, difference in found if difference]
-
-
-def _difference_mark(name: str, difference: Interval, scale: Scale) -> Mark:
-    return Mark(
-        name,
-        points(difference.estimate),
-        f"{points(difference.low)} to {points(difference.high)}",
-        scale.place(100 * difference.estimate),
-        scale.place(100 * difference.low),
-        scale.place(100 * difference.high),
-        outcome_of(difference),
-    )
+    return [difference_mark(name, difference, scale) for name, difference in found if difference]
 
 
 def _classes(scores: Mapping[str, Facts], arms: Sequence[str]) -> dict[str, dict[str, Facts]]:

@@ -23,6 +23,7 @@ from guidebook.losses.contract import Facts, Loss
 from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
 from guidebook.training import processes
+from guidebook.training.layers import running
 from guidebook.training.listener import Listener
 from guidebook.training.memory import memory_explained
 from guidebook.training.model import StageModel
@@ -110,6 +111,7 @@ class Engine:
         counted_in = {loss.length_in for loss in stage.losses.values()}
         settings: dict[str, Any] = {"dtype": chosen_dtype(self.train.dtype), "clip": self.train.max_grad_norm}
         settings["parts"] = self.parts  # equal gradients but for rounding, and other dropout masks
+        settings["compile"] = self.train.compile  # checkpointing changes no bit and is not here
         settings["base_dropout"] = self.train.base_dropout or self.adapter.kind == "full"
         if "tokens" in counted_in:
             settings |= {"fuse": vars(self.train.fuse), "tokens_per_batch": self.train.tokens_per_batch}
@@ -174,10 +176,11 @@ class Engine:
     def train_or_reuse(self, stage: Stage, made: Mapping[str, Trained]) -> Trained:
         """Return the trained stage: from the store if it is there, else trained (on from its last checkpoint)."""
         key = self.key(stage, made)
-        folder = self.store.find(key)
-        cached = folder is not None
-        if folder is None:
-            folder = self._train(stage, made, key)
+        with self.store.lock(key):
+            folder = self.store.find(key)
+            cached = folder is not None
+            if folder is None:
+                folder = self._train(stage, made, key)
         figures = json.loads((folder / "stage.json").read_text(encoding="utf8"))
         places = {name: made[name].places[name] for name in stage.below}
         places |= {name: folder / "adapters" / name for name in stage.train}
@@ -201,7 +204,7 @@ class Engine:
         self.listener.start(stage.name, plan.steps)
         stopping = self._stopping(stage, model, plan.steps)
         seconds = self.train.checkpoint_seconds
-        with memory_explained(stage.name, self.train):
+        with memory_explained(stage.name, self.train), running(self.host, self.train):
             figures = train_plan(model, plan, arguments, self.listener, seconds, stopping=stopping)
         figures["trainable_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.listener.finish(stage.name, seconds=figures["seconds"])

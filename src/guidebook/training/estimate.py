@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 import sys
 import time
@@ -13,6 +14,7 @@ import torch
 
 from guidebook.data.streams import seed_for
 from guidebook.training.engine import Engine, Trained
+from guidebook.training.layers import running
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
 
@@ -76,13 +78,16 @@ def _measure(engine: Engine, plan: StagePlan, least: int = 3) -> tuple[float, in
     model.train()
     state = torch.get_rng_state()
     times = []
-    for _ in range(least):
-        batch = moved(plan.batch(typical), next(model.parameters()).device)
-        tokens = batch["tokens"] + int(batch["teacher"]["inputs"]["attention_mask"].sum() if "teacher" in batch else 0)
-        began = time.perf_counter()
-        model(batch)["loss"].backward()
-        times.append(time.perf_counter() - began)
-        model.zero_grad(set_to_none=True)
+    with running(engine.host, dataclasses.replace(engine.train, compile=False)):
+        for _ in range(least):
+            batch = moved(plan.batch(typical), next(model.parameters()).device)
+            tokens = batch["tokens"] + int(
+                batch["teacher"]["inputs"]["attention_mask"].sum() if "teacher" in batch else 0
+            )
+            began = time.perf_counter()
+            model(batch)["loss"].backward()
+            times.append(time.perf_counter() - began)
+            model.zero_grad(set_to_none=True)
     torch.set_rng_state(state)
     moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
     engine.clear()

@@ -46,13 +46,17 @@ def empty_base(base: str) -> nn.Module | None:
     return model
 
 
-def memory_needed(base: str, adapter: Any, train: Training) -> dict[str, Any] | None:
+def memory_needed(
+    base: str, adapter: Any, train: Training, base_dtype: str = "float32", quantise: str | None = None
+) -> dict[str, Any] | None:
     """Return what training an adapter on a causal base takes, by part; None for other bases.
 
     Args:
         base: As in a recipe.
         adapter: The adapter's kind.
         train: The recipe's settings of stages.
+        base_dtype: Number type of the base's weights.
+        quantise: How its linear layers are held, if not in that.
 
     Returns:
         parameters and trainable_parameters; in megabytes weights (of the base), adapter (a file of it), gradients,
@@ -62,14 +66,18 @@ def memory_needed(base: str, adapter: Any, train: Training) -> dict[str, Any] | 
     model = empty_base(base)
     if model is None:
         return None
-    model.train()
+    model.to(getattr(torch, base_dtype)).train()
     rows = max(1, train.tokens_per_batch // train.max_length // train.micro_batches)
     parameters = sum(value.numel() for value in model.parameters())
-    weights = WORD * parameters
+    weights = _weight_bytes(model, quantise)
     inside = _with_adapter(model, adapter)
     moving = sum(value.numel() for value in inside.parameters() if value.requires_grad)
     placement = placement_for(model, getattr(adapter, "modules", {}))
     kept = saved_bytes(model, placement.head_of(model), rows, train.max_length)
+    if train.gradient_checkpointing:  # every layer's input, and one layer while its gradient is computed
+        text: Any = model.config.get_text_config()  # type: ignore[union-attr, operator]
+        size, layers = next(model.parameters()).element_size(), int(text.num_hidden_layers)
+        kept = kept // layers + layers * size * rows * train.max_length * int(text.hidden_size)
     whole = weights if adapter.kind == "full" else 0  # a second copy moves, the base's own stays
     found = {
         "weights": weights + whole,
@@ -82,6 +90,17 @@ def memory_needed(base: str, adapter: Any, train: Training) -> dict[str, Any] | 
     found["total"] = sum(found.values()) - (found["adapter"] if adapter.kind == "full" else 0)
     megabytes = {name: round(value / 1e6, 1) for name, value in found.items()}
     return {"parameters": parameters, "trainable_parameters": moving, "rows": rows, **megabytes}
+
+
+def _weight_bytes(model: nn.Module, quantise: str | None) -> int:
+    """Return the bytes of a base's weights; quantised linear layers inside the layers take 8 or 4 bits a weight."""
+    total = sum(value.numel() * value.element_size() for value in model.parameters())
+    if quantise is None:
+        return total
+    bits = 8 if quantise == "8bit" else 4
+    head = placement_for(model).head_of(model)
+    linear = [m.weight for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+    return total - sum(int(weight.numel() * (weight.element_size() - bits / 8)) for weight in linear)
 
 
 def saved_bytes(model: nn.Module, lm_head: nn.Module, rows: int, width: int) -> int:

@@ -34,6 +34,7 @@ class StageModel(nn.Module):
         self._layers = any(loss.layers for loss in stage.losses.values())
         self._tap = Tap(host.lm_head)
         self._finish = finish_for(host) if _in_chunks(stage) else None
+        self._scale = host.hidden_scale
         half_life = stage.teacher.half_life * steps if stage.teacher else 0.0
         self.average = Average(self.trainable(), half_life) if half_life else None
         """Averages of what is trained, where the stage has a teacher that is not the model itself."""
@@ -89,8 +90,8 @@ class StageModel(nn.Module):
             chosen = tapped.hidden.flatten(0, 1)[batch["positions"][picks]]  # (B, T, H) -> (M, H)
             summed = partial(chunked_cross_entropy, chosen, batch["targets"][picks], self._tap.lm_head, self._finish)
         return View(
-            hidden=tapped.hidden[rows],
-            mask=(batch["mask"] if "mask" in batch else batch["inputs"]["attention_mask"]).bool()[rows],
+            hidden=tapped.hidden[rows] if self._scale == 1.0 else tapped.hidden[rows] * self._scale,
+            mask=(batch["mask"] if "mask" in batch else read_mask(batch["inputs"])).bool()[rows],
             logits=tapped.logits[picks],
             targets=batch["targets"][picks],
             labels=batch["labels"][rows],
@@ -106,6 +107,11 @@ def _in_chunks(stage: Stage) -> bool:
     """Return whether no loss of a stage needs the logits themselves."""
     reading = [loss for loss in stage.losses.values() if any(read.how == "masked" for read in loss.reads)]
     return bool(reading) and all(getattr(loss, "in_chunks", False) for loss in reading)
+
+
+def read_mask(inputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the mask (B, T) of the last hidden states: the decoder's, where a base has two sides."""
+    return inputs.get("decoder_attention_mask", inputs["attention_mask"])
 
 
 def _inside(values: Mapping[str, Tensor] | None, prefix: str) -> dict[str, Tensor] | None:

@@ -7,7 +7,7 @@ drawn from the global random state, so a resumed run sees exactly what an undist
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from guidebook.data.batches import mix, padding_share, plan_epochs, plan_rows, plan_tokens
 from guidebook.data.masking import mask_tokens
 from guidebook.data.packing import plan_packed
+from guidebook.data.spans import hide_spans
 from guidebook.data.streams import Stream, seed_for
 from guidebook.data.tokens import Specials, token_types
 from guidebook.losses.contract import Reads
@@ -39,6 +40,26 @@ class Input:
     causal: bool
     takes_token_types: bool
     model_type: str = ""
+    decoder_start: int | None = None
+    """Token that an encoder-decoder's decoder starts from; None for all others."""
+
+
+@dataclass(frozen=True)
+class Fed:
+    """The rows of one view as a base reads them, and what it has to predict."""
+
+    ids: Tensor
+    """(B, T)"""
+    mask: Tensor
+    """(B, T)"""
+    places: Tensor
+    """(M,) flat positions in `answers` that are predicted."""
+    goals: Tensor
+    """(M,) token ids to predict there."""
+    answers: Tensor
+    """(B, D) what a decoder has to write; where there is no second side, `ids`."""
+    answer_mask: Tensor
+    """(B, D)"""
 
 
 def pad(stream: Stream, rows: np.ndarray, width: int, fill: int) -> tuple[Tensor, Tensor]:
@@ -52,9 +73,20 @@ def pad(stream: Stream, rows: np.ndarray, width: int, fill: int) -> tuple[Tensor
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
-def inputs_of(ids: Tensor, mask: Tensor, feed: Input) -> dict[str, Tensor]:
-    """Return what a base's forward takes: ids, mask and, where the family has them, token types, each (B, T)."""
+def inputs_of(
+    ids: Tensor, mask: Tensor, feed: Input, answers: tuple[Tensor, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return what a base's forward takes: ids, mask and, where the family has them, token types, each (B, T).
+
+    An encoder-decoder also takes what its decoder has to write, `answers` (B, D) and their mask, one token later. Where
+    nothing is to be written the decoder reads the row itself (Lewis et al. 2020, BART, section 3.1).
+    """
     inputs = {"input_ids": ids, "attention_mask": mask.long()}
+    if feed.decoder_start is not None:
+        goals, goal_mask = answers or (ids, mask)
+        start = torch.full_like(goals[:, :1], feed.decoder_start)
+        inputs["decoder_input_ids"] = torch.cat([start, goals[:, :-1]], 1)
+        inputs["decoder_attention_mask"] = goal_mask.long()
     if feed.takes_token_types:
         inputs["token_type_ids"] = torch.from_numpy(token_types(ids.numpy(), feed.specials.separator)).long()
     return inputs
@@ -206,34 +238,34 @@ class StagePlan(Dataset[dict[str, Any]]):
         """Return views as one padded batch, with the span of every view's rows and predicted positions."""
         chosen = {key: self.rows[read.stream.name][step] for key, read in views.items()}
         width = max(int(views[key].stream.tokens.lengths[rows].max()) for key, rows in chosen.items())
-        ids, masks, positions, targets, labels, owner = [], [], [], [], [], []
+        fed = {key: self._fed(views[key], rows, width, step) for key, rows in chosen.items()}
+        wide = max(view.answers.shape[1] for view in fed.values())  # the decoder's width; elsewhere the rows' own
+        ids, masks, answers, positions, targets, labels, owner = [], [], [], [], [], [], []
         row_spans, pick_spans, items = {}, {}, {}
         row_count = pick_count = 0
         for key, rows in chosen.items():
-            stream = views[key].stream
-            view_ids, mask = pad(stream, rows, width, self._feed.specials.pad)
+            stream, view = views[key].stream, fed[key]
             kept = slice(*_share(len(rows), self.parts, part))
-            places = goals = torch.zeros(0, dtype=torch.long)
-            if views[key].how == "masked":
-                view_ids, places, goals = self._predicted(view_ids, mask, views[key], step)
-            known = torch.from_numpy(stream.labels_of(rows, width))
-            counts = {"positions": len(goals), "labels": int((known >= 0).sum()), "rows": len(rows)}
+            known = torch.from_numpy(stream.labels_of(rows, max(width, wide)))
+            counts = {"positions": len(view.goals), "labels": int((known >= 0).sum()), "rows": len(rows)}
             items[key] = {name: count / self.parts for name, count in counts.items()} | {"batches": 1}
-            inside = (places >= kept.start * width) & (places < kept.stop * width)
-            positions.append(places[inside] - kept.start * width + row_count * width)
-            targets.append(goals[inside])
-            ids.append(view_ids[kept])
-            masks.append(mask[kept])
+            row, column = view.places // view.answers.shape[1], view.places % view.answers.shape[1]
+            inside = (row >= kept.start) & (row < kept.stop)
+            positions.append(((row - kept.start + row_count) * wide + column)[inside])
+            targets.append(view.goals[inside])
+            ids.append(view.ids[kept])
+            masks.append(view.mask[kept])
+            answers.append(tuple(_widened(part, wide) for part in (view.answers[kept], view.answer_mask[kept])))
             labels.append(known[kept])
             owner.append(torch.from_numpy(stream.owner[rows[kept]].astype(np.int64)))
             row_spans[key] = (row_count, row_count + len(ids[-1]))
             pick_spans[key] = (pick_count, pick_count + len(targets[-1]))
             row_count, pick_count = row_spans[key][1], pick_spans[key][1]
         return {
-            "inputs": inputs_of(torch.cat(ids), torch.cat(masks), self._feed),
+            "inputs": inputs_of(torch.cat(ids), torch.cat(masks), self._feed, _joined(answers)),
             "positions": torch.cat(positions),
             "targets": torch.cat(targets),
-            "labels": _stacked(labels, width),
+            "labels": _stacked(labels, max(width, wide)),
             "owner": torch.cat(owner),
             "rows": row_spans,
             "picks": pick_spans,
@@ -241,11 +273,23 @@ class StagePlan(Dataset[dict[str, Any]]):
             "items": items,
         }
 
-    def _predicted(self, ids: Tensor, mask: Tensor, read: Reads, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _fed(self, read: Reads, rows: np.ndarray, width: int, step: int) -> Fed:
+        """Return the rows of a view, padded to a width, and what is predicted of them."""
+        ids, mask = pad(read.stream, rows, width, self._feed.specials.pad)
+        nothing = torch.zeros(0, dtype=torch.long)
+        if read.how != "masked":
+            return Fed(ids, mask, nothing, nothing, ids, mask)
         if self._feed.causal:
-            return (ids, *next_tokens(ids, mask, first=0))
-        generator = torch.Generator().manual_seed(seed_for(self._seed, "masks", read.key, step))
-        return mask_tokens(ids, mask, self._feed.specials, rate=self._train.fuse.mask_rate, generator=generator)
+            return Fed(ids, mask, *next_tokens(ids, mask, first=0), ids, mask)
+        seed, rate = seed_for(self._seed, "masks", read.key, step), self._train.fuse.mask_rate
+        if self._feed.decoder_start is None:
+            generator = torch.Generator().manual_seed(seed)
+            ids, places, goals = mask_tokens(ids, mask, self._feed.specials, rate, generator=generator)
+            return Fed(ids, mask, places, goals, ids, mask)
+        hidden = hide_spans(ids, mask, self._feed.specials, rate, generator=np.random.default_rng(seed))
+        ids, mask, answers, answer_mask = hidden
+        places = answer_mask.flatten().nonzero().squeeze(1)
+        return Fed(_widened(ids, width), _widened(mask, width), places, answers.flatten()[places], answers, answer_mask)
 
 
 def _stacked(labels: list[Tensor], width: int) -> Tensor:
@@ -271,6 +315,16 @@ def _streams(reads: Iterable[Reads]) -> dict[str, Stream]:
         if fixed.setdefault(name, read.rows) != read.rows:
             raise ValueError(f"the stream {name!r} is read with {fixed[name]} and with {read.rows} rows per step")
     return found
+
+
+def _widened(values: Tensor, width: int) -> Tensor:
+    """Return (B, T) values padded on the right to (B, width); what is padding is never attended."""
+    return torch.nn.functional.pad(values, (0, width - values.shape[1]))
+
+
+def _joined(pairs: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+    ids, masks = zip(*pairs, strict=True)
+    return torch.cat(ids), torch.cat(masks)
 
 
 def _share(rows: int, parts: int, part: int) -> tuple[int, int]:

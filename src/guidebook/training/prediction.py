@@ -61,7 +61,12 @@ class Rows:
 def input_of(host: Host) -> Input:
     """Return what the host's base wants to be fed."""
     takes_types = getattr(host.config, "type_vocab_size", 0) > 1
-    return Input(read_specials(host.tokenizer), host.placement.kind == "causal", takes_types, host.config.model_type)
+    kind = host.placement.kind
+    start = getattr(host.config, "decoder_start_token_id", None) if kind == "seq2seq" else None
+    if kind == "seq2seq" and start is None:
+        raise InputError(f"{host.base_id} does not say what its decoder starts from: no decoder_start_token_id in it.")
+    specials, model_type = read_specials(host.tokenizer), str(host.config.model_type)
+    return Input(specials, kind == "causal", takes_types, model_type, decoder_start=start)
 
 
 def make_rows(
@@ -113,7 +118,7 @@ def _hidden(
             inputs = {name: value.to(device) for name, value in inputs_of(ids, mask, feed).items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=chosen_dtype(dtype) == "bfloat16"):
                 hidden = tap.run(host.model, inputs, nothing).hidden
-            yield chosen, hidden, mask.to(device)
+            yield chosen, hidden * host.hidden_scale if host.hidden_scale != 1.0 else hidden, mask.to(device)
             start += len(chosen)
             if listener is not None:
                 listener.advance("predict", start)

@@ -110,7 +110,7 @@ class Material:
         share: float = 0.0,
     ) -> Stream:
         """Return the documents of populations in pieces, mixed by token ratio; general text gets a share of its own."""
-        if not self.causal:
+        if not self.causal and not self.specials.sentinels:
             require_mask(self.specials)
         parts = [self._text(population) for population in (*populations, *general)]
         counts = np.array([int(part.tokens.lengths.sum()) for part in parts])

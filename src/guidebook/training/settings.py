@@ -80,6 +80,10 @@ class Training:
     """auto: bf16 autocast where this machine multiplies it faster, else float32. Or float32, bfloat16."""
     base_dropout: bool = False
     """Keep the frozen base's own dropout on while training. The kind `full` always keeps it."""
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input and compute the layer again for the gradient: less memory, a third more time."""
+    compile: bool = False
+    """Compile the base's layers for training (torch.compile): a minute at the start of a stage, then faster steps."""
     checkpoint_seconds: float = 60.0
     """Time between checkpoints of a stage."""
     max_grad_norm: float = 1.0

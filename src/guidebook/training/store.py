@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from guidebook.data.texts import cache_root
 from guidebook.errors import RunError
 
 COMPLETE = "COMPLETE"
@@ -24,8 +25,7 @@ CODE = ("adapters", "data", "losses", "tasks", "training", "peft")
 
 def default_root() -> Path:
     """Return the store's folder: $GUIDEBOOK_CACHE, else ~/.cache/guidebook."""
-    given = os.environ.get("GUIDEBOOK_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "guidebook"
+    return cache_root()
 
 
 @cache
@@ -98,6 +98,20 @@ class Store:
         folder = self.root / f"{key}.work"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Keep other processes from training the same stage meanwhile; a process that dies lets go."""
+        place = self.root / "locks" / key
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("ab") as file:
+            try:
+                import fcntl
+            except ImportError:  # Windows has no flock; one process at a time may train there
+                yield
+                return
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def put(self, key: str, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a temporary folder and make it the finished one by rename; the working folder goes."""

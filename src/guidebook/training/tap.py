@@ -62,6 +62,7 @@ class Tap:
             out = model(**inputs, output_hidden_states=True) if layers else model(**inputs)
             if self._hidden is None:
                 raise RuntimeError("the base's forward never reached its language-modelling head")
-            return Tapped(self._hidden, out.logits, tuple(out.hidden_states) if layers else ())
+            states = getattr(out, "decoder_hidden_states", None) or getattr(out, "hidden_states", None)
+            return Tapped(self._hidden, out.logits, tuple(states) if layers and states else ())
         finally:
             self._positions = self._hidden = None

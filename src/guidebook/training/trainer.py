@@ -306,6 +306,7 @@ def train_plan(
         "tokens_per_second": round(done / max(seconds, 1e-9), 1),
         "padding_share": round(plan.padding_share, 4),
         "losses": _first_and_last(trainer.state.log_history, "loss/"),
+        "curves": _curves(trainer.state.log_history, "loss/"),
         "gradient_shares": _first_and_last(trainer.state.log_history, "gradient_share/"),
         "mix": plan.mix(),
         "stopped_early": steps < plan.steps,
@@ -326,4 +327,14 @@ def _first_and_last(history: list[dict[str, float]], prefix: str) -> dict[str, d
     for name in names:
         values = [entry[name] for entry in history if name in entry]
         found[name.removeprefix(prefix)] = {"first": round(values[0], 4), "last": round(values[-1], 4)}
+    return found
+
+
+def _curves(history: list[dict[str, float]], prefix: str) -> dict[str, list[list[float]]]:
+    """Return the logged (step, value) pairs of every part; a value is the mean since the last log."""
+    found: dict[str, list[list[float]]] = {}
+    for entry in history:
+        for name, value in entry.items():
+            if name.startswith(prefix):
+                found.setdefault(name.removeprefix(prefix), []).append([entry["step"], round(value, 4)])
     return found

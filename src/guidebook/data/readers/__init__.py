@@ -6,6 +6,10 @@ READERS = {
     ".jsonl": "guidebook.data.readers.json_lines:JSON_LINES",
     ".json": "guidebook.data.readers.json_whole:JSON_WHOLE",
     ".txt": "guidebook.data.readers.plain:PLAIN",
+    ".conll": "guidebook.data.readers.conll:CONLL",
+    ".iob": "guidebook.data.readers.conll:CONLL",
+    ".iob2": "guidebook.data.readers.conll:CONLL",
+    ".bio": "guidebook.data.readers.conll:CONLL",
     ".parquet": "guidebook.data.readers.parquet:PARQUET",
 }
 """Suffix -> the reader of such files."""

@@ -1,0 +1,53 @@
+"""The page on model families, made from the tables that decide what works.
+
+`python -m guidebook.cli.families docs/families.md` writes the matrix between the file's marks.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from guidebook.adapters.families import EXCEPTIONS, NOT_CHECKPOINTED, why_not
+from guidebook.adapters.placement import PLACEMENTS
+from guidebook.adapters.presets import KINDS
+
+BEGIN = "<!-- families: written by `make docs-tables` -->"
+END = "<!-- families: end -->"
+LEARNS = {"masked": "masked tokens", "causal": "next tokens", "seq2seq": "hidden spans"}
+
+
+def matrix() -> str:
+    """Return the table of architectures and kinds, and why the pairs that are missing are missing."""
+    head = ["model type", "learns", "pooling", *(f"`{kind}`" for kind in KINDS), "checkpointing"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for name, row in PLACEMENTS.items():
+        works = ["–" if why_not(kind, name) else "yes" for kind in KINDS]
+        saved = "–" if name in NOT_CHECKPOINTED else "yes"
+        lines.append(f"| {' | '.join([name, LEARNS[row.kind], row.pooling, *works, saved])} |")
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for (kind, name), why in EXCEPTIONS.items():
+        reasons.setdefault((kind, why), []).append(name)
+    if reasons:
+        lines.append("")
+        lines += [f"- `{kind}` on {', '.join(names)}: {why}." for (kind, why), names in reasons.items()]
+    return "\n".join(lines)
+
+
+def with_matrix(document: str) -> str:
+    """Return a document with the text between its marks replaced by the matrix.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the document has no marks {BEGIN!r} and {END!r}")
+    return f"{before}{BEGIN}\n\n{matrix()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        path = Path(argument)
+        path.write_text(with_matrix(path.read_text(encoding="utf8")), encoding="utf8")

@@ -1,0 +1,42 @@
+"""A comparison on several processes of one machine, each with its device where there are any."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from guidebook.compare.grid import Comparison
+from guidebook.compare.work import Share, work
+from guidebook.errors import RunError
+
+
+def work_in_processes(comparison: Comparison, folder: Path, processes: int, share: Share | None = None) -> None:
+    """Do what has no record, on `processes` processes that share the cores, and the devices in turn.
+
+    Raises:
+        InputError: as `work`.
+        RunError: as `work`, or a process was killed.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and the device's state
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        futures = [pool.submit(_work, comparison, folder, share, number, processes) for number in range(processes)]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                if future.done():
+                    future.result()
+        except BrokenProcessPool as error:
+            raise RunError("A process was killed. The same command goes on from the records.") from error
+
+
+def _work(comparison: Comparison, folder: Path, share: Share | None, number: int, processes: int) -> None:
+    import torch
+
+    devices = torch.cuda.device_count()
+    if devices:
+        torch.cuda.set_device(number % devices)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    work(comparison, folder, share)

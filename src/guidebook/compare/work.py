@@ -1,0 +1,256 @@
+"""Run what has no record yet. Killed anywhere, the same call goes on; several processes may work on one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guidebook.account import scores
+from guidebook.adaptation import follow, prepare
+from guidebook.compare.draw import drawn_source
+from guidebook.compare.grid import OF_THE_RUN, Comparison, Group, Job
+from guidebook.data.tags import flat
+from guidebook.errors import InputError, RunError
+from guidebook.evaluation.records import append_record, machine, read_records, versions
+from guidebook.recipe import Recipe, name_of
+from guidebook.training.engine import Engine, Outcome
+from guidebook.training.listener import Listener
+from guidebook.training.run import Material
+from guidebook.training.store import code_digest, full_disk_explained, key_of
+
+RECORDS = "records.jsonl"
+WAIT = 0.5  # seconds between two looks at what other processes still work on
+
+
+@dataclass(frozen=True)
+class Share:
+    """One of several parts of the work, for machines that share no disk.
+
+    >>> Share.of("2/3")
+    Share(part=2, parts=3)
+    """
+
+    part: int = 1
+    parts: int = 1
+
+    @classmethod
+    def of(cls, text: str) -> Share:
+        """The share that `2/3` stands for.
+
+        Raises:
+            InputError: it does not read like that.
+        """
+        part, _, parts = text.partition("/")
+        if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+            raise InputError(f"share: found {text!r}, expected a part and a number of parts, such as 2/3.")
+        return cls(int(part), int(parts))
+
+
+@full_disk_explained()
+def work(comparison: Comparison, folder: Path, share: Share | None = None, listener: Listener | None = None) -> None:
+    """Do every job that has no record, group by group; groups that another process works on are left to it.
+
+    Returns when every job of the share has a record.
+
+    Raises:
+        InputError: data or recipe are wrong, or the folder holds records of another base.
+        RunError: the disk is full.
+    """
+    listener, share, parent = listener or Listener(), share or Share(), os.getppid()
+    groups: dict[str, list[Job]] = {}
+    for job in comparison.jobs():
+        groups.setdefault(_group_key(job.group), []).append(job)
+    mine = list(groups.items())[share.part - 1 :: share.parts]
+    while open_groups := [(key, jobs) for key, jobs in mine if _without_record(jobs, folder)]:
+        worked = False
+        for key, jobs in open_groups:
+            with _claim(folder, key) as claimed:
+                if claimed and (todo := _without_record(jobs, folder)):
+                    _run_group(comparison, todo, folder, listener)
+                    worked = True
+            if os.getppid() != parent:  # whoever started this process is gone
+                return
+        if not worked:
+            time.sleep(WAIT)
+
+
+def _without_record(jobs: list[Job], folder: Path) -> list[Job]:
+    done = {record.get("key") for record in read_records(folder / RECORDS)}
+    return [job for job in jobs if job.key not in done]
+
+
+def _group_key(group: Group) -> str:
+    return key_of({"source": group.source.name, "drawn": [group.rows, group.draw, group.seed]})
+
+
+@contextlib.contextmanager
+def _claim(folder: Path, key: str) -> Iterator[bool]:
+    """Whether no other process has this group; a process that dies lets go."""
+    place = folder / "claims" / key
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("ab") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows has no flock; one process at a time may work there
+            pass
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def _run_group(comparison: Comparison, jobs: list[Job], folder: Path, listener: Listener) -> None:
+    group = jobs[0].group
+    source = drawn_source(group.source, group.rows, group.draw, comparison.recipe)
+    settings, material, engine = None, None, None
+    for number, job in enumerate(jobs):
+        recipe = _recipe(job, source)
+        wanted = {name: value for name, value in recipe.resolved().items() if name not in OF_THE_RUN}
+        if engine is None or material is None or wanted != settings:
+            settings, (material, engine) = wanted, prepare(recipe, _Quiet(listener))
+            _check_base(engine, folder)
+        listener.start(f"{job.candidate.name}, {group.source.name} to {job.target}", None)
+        append_record(folder / RECORDS, {**_record(job, recipe, material, engine), "flagship": comparison.flagship})
+        listener.finish(f"{job.candidate.name}, {group.source.name} to {job.target}")
+        listener.advance("records", number + 1)
+    if engine is not None:
+        engine.clear()
+        engine.host.check_base()
+
+
+class _Quiet(Listener):
+    """Passes on how far a stage is, and nothing of what every single run says."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.start, self.advance, self.finish = listener.start, listener.advance, listener.finish  # type: ignore[method-assign]
+
+
+def _recipe(job: Job, source: Any) -> Recipe:
+    group, recipe = job.group, job.candidate.recipe
+    dev = recipe.task.dev if source.test is None else 0.0
+    return recipe.replace(
+        source=source,
+        targets=group.targets,
+        unlabelled=group.unlabelled,
+        seed=group.seed,
+        task=replace(recipe.task, dev=dev),
+    )
+
+
+def _check_base(engine: Engine, folder: Path) -> None:
+    for record in read_records(folder / RECORDS):
+        if record["base"] == engine.host.base_id and record["base_fingerprint"] != engine.host.fingerprint:
+            raise InputError(
+                f"{folder / RECORDS} holds records of {record['base']} with other weights "
+                f"({record['base_fingerprint'][:12]}, now {engine.host.fingerprint[:12]}). Choose another --out."
+            )
+
+
+def _record(job: Job, recipe: Recipe, material: Material, engine: Engine) -> dict[str, Any]:
+    """Train, or find, one model and return everything that tables need to know of it."""
+    began = time.monotonic()
+    group, target = job.group, next(p for p in material.corpus.targets if p.name == job.target)
+    shared = {
+        "key": job.key,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "candidate": job.candidate.name,
+        "method": name_of(recipe.method),
+        "source": group.source.name,
+        "target": job.target,
+        "labelled_rows": group.rows,
+        "draw": group.draw,
+        "seed": group.seed,
+        "base": engine.host.base_id,
+        "base_fingerprint": engine.host.fingerprint,
+        "base_saw": list(recipe.base_saw),
+    }
+    outcome: Outcome | None = None
+    try:
+        outcome = follow(name_of(recipe.method), recipe.method, target, material, engine)
+        measured = {
+            **_measured(outcome, material, target.name),
+            **_costs(outcome, engine),
+        }
+    except RunError as error:  # a candidate that diverges is a result: it stays in the table as failed
+        measured = {"failed": str(error)}
+    return {
+        **shared,
+        **measured,
+        "seconds": round(time.monotonic() - began, 2),
+        "memory_megabytes": _memory(),
+        "recipe": recipe.replace(source=group.source).resolved(),
+        "fingerprints": {p.name: p.fingerprint for p in (*material.corpus.everything, *material.corpus.tests.values())},
+        "code": code_digest(),
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def _measured(outcome: Outcome, material: Material, target: str) -> dict[str, Any]:
+    """Return the metrics; target labels are revealed here, for the final evaluation."""
+    corpus = material.corpus
+    test = corpus.tests[target]
+    if test.hidden is None:
+        raise InputError(f"{test.path or target}: no labels to compare candidates on. Name rows with labels.")
+    encoded = corpus.labels.encode(test.hidden.reveal("final evaluation"))
+    gold, found = flat(encoded), outcome.predictions["target"]
+    known = gold >= 0  # of rows, or of words where words are labelled
+    brief = scores(found, encoded, corpus.labels.names)
+    on_source = None
+    if corpus.dev and "source" in outcome.predictions:
+        held_out = np.concatenate([population.labels for population in corpus.dev if population.labels is not None])
+        on_source = scores(outcome.predictions["source"], held_out, corpus.labels.names)
+    return {
+        "rows": int(known.sum()),
+        "transductive": test.fingerprint in {p.fingerprint for p in corpus.targets},
+        "accuracy": brief["accuracy"],
+        "accuracy_low": brief["accuracy_low"],
+        "accuracy_high": brief["accuracy_high"],
+        "macro_f1": brief["macro_f1"],
+        "calibration_error": brief["calibration_error"],
+        "confusion": brief["confusion"],
+        "correct": "".join("01"[int(hit)] for hit in found.argmax(1)[known] == gold[known]),
+        "source_accuracy": on_source["accuracy"] if on_source else None,
+        "source_rows": on_source["rows"] if on_source else 0,
+    }
+
+
+def _costs(outcome: Outcome, engine: Engine) -> dict[str, Any]:
+    """Return what the model cost to train, whether or not it was trained just now, and what it weighs."""
+    figures = [trained.figures for trained in outcome.stages]
+    last = outcome.stages[-1] if outcome.stages else None
+    places = [last.places[name] for name in last.stack] if last else []
+    weights = [path for place in places for path in place.glob("*.safetensors")]
+    return {
+        "megabytes_per_domain": round(sum(path.stat().st_size for path in weights) / 1e6, 3),
+        "trained_parameters": max((f["trainable_parameters"] for f in figures), default=0),
+        "trained_share": max((f["trainable_parameters"] for f in figures), default=0) / engine.host.base_parameters,
+        "training_seconds": round(sum(f["seconds"] for f in figures), 2),
+        "training_tokens": sum(f["tokens"] for f in figures),
+        "stages": [
+            {"key": trained.key, "name": trained.stage.name, "cached": trained.cached, "seconds": f["seconds"]}
+            for trained, f in zip(outcome.stages, figures, strict=True)
+        ],
+    }
+
+
+def _memory() -> float:
+    """Return the most memory that this process has held so far; the device's, where one trains, in megabytes."""
+    import torch
+
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)

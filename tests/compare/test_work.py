@@ -1,0 +1,206 @@
+"""Only what has no record runs; killed anywhere, the same call completes the same table."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compare.conftest import write_comparison
+from guidebook.compare import work as work_module
+from guidebook.compare.grid import Comparison, load_comparison
+from guidebook.compare.work import RECORDS, Share, work
+from guidebook.errors import InputError, RunError
+from guidebook.evaluation.records import append_record, read_records
+from guidebook.training.engine import Engine
+
+DRIVER = Path(__file__).parent / "kill_driver.py"
+PASSING = ("created", "seconds", "training_seconds", "memory_megabytes", "stages", "machine")
+"""Fields that differ from run to run."""
+
+
+def lasting(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Records by key without what differs from run to run; a record that is there twice is an error."""
+    assert len({record["key"] for record in records}) == len(records)
+    return {r["key"]: {name: value for name, value in r.items() if name not in PASSING} for r in records}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory, tiny_base: Callable[[str], Path]) -> Any:
+    """An undisturbed comparison: (comparison, folder of records)."""
+    folder = tmp_path_factory.mktemp("compare")
+    path = write_comparison(folder, tiny_base("bert"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GUIDEBOOK_CACHE", str(folder / "cache"))
+        comparison = load_comparison(path)
+        work(comparison, folder / "out")
+        yield comparison, folder / "out"
+
+
+def test_every_job_has_one_record_with_everything_in_it(done: Any) -> None:
+    comparison, folder = done
+    records = read_records(folder / RECORDS)
+    assert [record["key"] for record in records] == [job.key for job in comparison.jobs()]
+    for record in records:
+        right = np.array([mark == "1" for mark in record["correct"]])
+        assert record["rows"] == len(right) == 8
+        assert record["accuracy"] == right.mean()
+        assert np.trace(record["confusion"]) == right.sum()
+        assert record["source_rows"] == 6
+        assert record["flagship"] == "domain_fusion"
+        assert (record["megabytes_per_domain"] > 0) == (record["method"] != "tfidf")
+        assert len(record["stages"]) == {"tfidf": 0, "source_only": 1, "domain_fusion": 2}[record["method"]]
+        assert record["recipe"]["source"][0]["path"].endswith(f"{record['source']}.csv")  # re-run from here
+        assert record["recipe"]["method"]["name"] == record["method"]
+        assert record["memory_megabytes"] > 0
+
+
+def test_nothing_runs_twice(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison, folder = done
+    monkeypatch.setattr(work_module, "prepare", None)  # nothing may be loaded
+    before = (folder / RECORDS).read_bytes()
+    work(comparison, folder)
+    assert (folder / RECORDS).read_bytes() == before
+
+
+def test_what_is_missing_is_run_and_nothing_else(done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison, folder = done
+    records = read_records(folder / RECORDS)
+    for record in records[:3] + records[5:]:
+        append_record(tmp_path / RECORDS, record)
+    trained = []
+    original = Engine._train
+    monkeypatch.setattr(Engine, "_train", lambda *args: trained.append(1) or original(*args))
+    work(comparison, tmp_path)
+    assert lasting(read_records(tmp_path / RECORDS)) == lasting(records)
+    assert not trained  # the stages were in the store
+
+
+def test_shares_are_the_whole_and_overlap_nowhere(done: Any, tmp_path: Path) -> None:
+    comparison, folder = done
+    for part in (1, 2, 3):
+        work(comparison, tmp_path / str(part), Share(part, 3))
+    parts = [read_records(tmp_path / str(part) / RECORDS) for part in (1, 2, 3)]
+    assert all(parts)
+    assert lasting([record for part in parts for record in part]) == lasting(read_records(folder / RECORDS))
+
+
+def test_a_group_that_another_process_has_is_left_to_it(
+    done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison, folder = done
+    first, others = comparison.jobs()[0], read_records(folder / RECORDS)
+    key = work_module._group_key(first.group)
+    waited = []
+
+    def other_process(seconds: float) -> None:  # while this one waits, the other one finishes its group
+        waited.append(len(read_records(tmp_path / RECORDS)))
+        for record in others[:3]:
+            append_record(tmp_path / RECORDS, record)
+
+    monkeypatch.setattr(time, "sleep", other_process)
+    with work_module._claim(tmp_path, key) as mine:
+        assert mine
+        with work_module._claim(tmp_path, key) as second:
+            assert not second
+        work(comparison, tmp_path)
+    assert waited == [len(others) - 3]
+    assert lasting(read_records(tmp_path / RECORDS)) == lasting(others)
+    with work_module._claim(tmp_path, key) as free:
+        assert free
+
+
+def test_a_candidate_that_diverges_is_a_result(done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison, _ = done
+    original = work_module.follow
+
+    def follow(arm: str, *rest: Any) -> Any:
+        if arm == "source_only":
+            raise RunError("The loss is not finite at step 3")
+        return original(arm, *rest)
+
+    monkeypatch.setattr(work_module, "follow", follow)
+    work(comparison, tmp_path)
+    records = read_records(tmp_path / RECORDS)
+    assert len(records) == 12
+    assert {"not finite" in record.get("failed", "") for record in records if record["method"] == "source_only"} == {
+        True
+    }
+    assert all("accuracy" in record for record in records if record["method"] != "source_only")
+
+
+def test_another_base_under_the_same_name_is_refused(done: Any, tmp_path: Path) -> None:
+    comparison, folder = done
+    record = read_records(folder / RECORDS)[0]
+    append_record(tmp_path / RECORDS, {**record, "base_fingerprint": "f" * 32})
+    with pytest.raises(InputError, match=r"records of .* with other weights"):
+        work(comparison, tmp_path)
+
+
+def test_targets_without_labels_cannot_be_compared_on(
+    tmp_path: Path, tiny_base: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
+    path = write_comparison(tmp_path, tiny_base("bert"), methods=["tfidf"], draws=1)
+    (tmp_path / "kitchen-pool.csv").write_text("text\nthe pan warped\nit boils fast\n")
+    with pytest.raises(InputError, match=r"kitchen-pool\.csv: no labels"):
+        work(load_comparison(path), tmp_path / "out")
+
+
+def test_a_comparison_can_be_sent_to_a_process(done: Any) -> None:
+    import pickle
+
+    comparison, _ = done
+    copied: Comparison = pickle.loads(pickle.dumps(comparison))
+    assert [job.key for job in copied.jobs()] == [job.key for job in comparison.jobs()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
+def test_kills_anywhere_end_in_the_table_of_the_undisturbed_run(
+    tiny_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = write_comparison(tmp_path, tiny_base("bert"), draws=1, methods=["source_only", "domain_fusion"])
+    command = [sys.executable, str(DRIVER), str(path), str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    undisturbed, *others = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    assert len(others) >= 8
+    expected = lasting(undisturbed["records"])
+    assert len(expected) == 4
+    for other in others:
+        assert other["died"], other["moment"]
+        assert lasting(other["records"]) == expected, other["moment"]
+    kinds = {other["moment"].partition(" ")[2] for other in others[:-1]}
+    assert len(kinds) == len(others) - 1, kinds
+
+
+@pytest.mark.slow
+def test_a_killed_command_with_two_processes_goes_on(
+    tiny_base: Callable[[str], Path], tmp_path: Path, done: Any
+) -> None:
+    path = write_comparison(tmp_path, tiny_base("bert"))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "guidebook.cli.main", "compare", str(path), "--out", str(out), "--processes", "2"]
+    environment = {**os.environ, "GUIDEBOOK_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while running.poll() is None and len(read_records(out / RECORDS)) < 3:
+        time.sleep(0.05)
+    running.kill()
+    running.wait()
+    assert len(read_records(out / RECORDS)) < 12
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    _, folder = done
+    wanted = {key: record["accuracy"] for key, record in lasting(read_records(folder / RECORDS)).items()}
+    made = lasting(read_records(out / RECORDS))
+    assert {key: record["accuracy"] for key, record in made.items()} == wanted
+    assert "p (Holm)" in again.stdout

@@ -59,6 +59,8 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
     processes.join()
     listener = (listener if processes.is_first() else None) or Listener()
     folder = check_out(Path(out)) if out is not None else None
+    if processes.is_first():
+        bf16_is_fast()  # a race of two products whose verdict is kept: run once, or processes could disagree
     processes.wait()
     material, engine = prepare(recipe, listener)
     listener.announce(plan_ahead(recipe, material, engine))

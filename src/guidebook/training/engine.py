@@ -6,7 +6,7 @@ import dataclasses
 import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,8 @@ class Engine:
     def train_or_reuse(self, stage: Stage, made: Mapping[str, Trained]) -> Trained:
         """Return the trained stage: from the store if it is there, else trained (on from its last checkpoint)."""
         key = self.key(stage, made)
-        with self.store.lock(key):
+        with self.store.lock(key) if processes.is_first() else nullcontext():
+            processes.wait()  # the others train along while the first one holds the lock
             folder = self.store.find(key)
             cached = folder is not None
             if folder is None:

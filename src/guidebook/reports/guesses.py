@@ -65,7 +65,9 @@ def _mark(name: str, guess: Mapping[str, float], scale: Scale) -> Mark:
         guess_name(name),
         percent(guess["estimate"]),
         f"{percent(guess['low'])} to {percent(guess['high'])}",
-        *(scale.place(100 * guess[end]) for end in ("estimate", "low", "high")),
+        scale.place(100 * guess["estimate"]),
+        scale.place(100 * guess["low"]),
+        scale.place(100 * guess["high"]),
         "other" if name == "same_as_source" else "method",
     )
 
@@ -86,7 +88,8 @@ def _validators(entry: Facts, truth: Mapping[str, float]) -> Table:
 
 def _shares(prior: Facts, scores: Facts, source_prior: Mapping[str, float]) -> Table:
     """One row per class: its share guessed in two ways, on the source, and in truth where labels are known."""
-    counts = {name: found["rows"] for name, found in next(iter(scores.values()), {}).get("per_class", {}).items()}
+    first: Mapping[str, Any] = next(iter(scores.values()), {})
+    counts = {name: found["rows"] for name, found in first.get("per_class", {}).items()}
     total = sum(counts.values())
     rows = []
     for name, share in (prior.get("em") or {}).items():

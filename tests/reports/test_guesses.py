@@ -92,7 +92,7 @@ def test_without_labels_there_is_no_truth() -> None:
     assert not re.search(r'class="zero"', section.partition("</section>")[0])
 
 
-@pytest.mark.parametrize("nothing", [None, {}, {"targets": []}])
+@pytest.mark.parametrize("nothing", [{}, {"targets": []}])
 def test_a_run_that_said_nothing_has_no_section(nothing: Any) -> None:
     meta = {**sample(), "scores": nothing}
     assert guesses(meta) == []

@@ -95,21 +95,30 @@ def test_corrected_probabilities_are_those_of_the_other_shares():
     assert better[:, 1].mean() == pytest.approx(0.9, abs=0.02)
 
 
-@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.15, 0.85)])
-def test_intervals_cover_the_truth(shares):
-    shares = np.array(shares)
-    covered = {"em": 0, "confusion": 0}
-    runs = 60
+def covered(shares: np.ndarray, runs: int) -> dict[str, int]:
+    """How often each method's interval holds the truth."""
+    found = {"em": 0, "confusion": 0}
     for run in range(runs):
         generator = np.random.default_rng((run, 7))
         source, labels = drawn(generator, 200, np.array([0.5, 0.5]))
         target, _ = drawn(generator, 300, shares)
-        for name, prior in estimated_priors(source, labels, target, draws=100, seed=run).items():
+        for name, prior in estimated_priors(source, labels, target, draws=60, seed=run).items():
             assert (prior.low <= prior.estimate).all()
             assert (prior.estimate <= prior.high).all()
-            covered[name] += prior.low[0] <= shares[0] <= prior.high[0]
-    for name, count in covered.items():
-        assert count >= 0.85 * runs, f"{name} covered {count} of {runs}"  # of a true 95 %: once in 1,500 tests
+            found[name] += prior.low[0] <= shares[0] <= prior.high[0]
+    return found
+
+
+def test_intervals_cover_the_truth():
+    for name, count in covered(np.array([0.15, 0.85]), 25).items():
+        assert count >= 20, f"{name} covered {count} of 25"  # at a true 95 %: missed once in 1,000 tests
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shares", [(0.15, 0.85), (0.03, 0.97)])
+def test_intervals_cover_the_truth_in_many_runs(shares):
+    for name, count in covered(np.array(shares), 100).items():
+        assert count >= 87, f"{name} covered {count} of 100"
 
 
 def test_without_shift_the_source_shares_are_inside():

@@ -23,7 +23,7 @@ class Seen:
     labels: Ints | None = None
     """(N,) class ids of held-out source rows."""
     rows: Floats | None = None
-    """(N, H) pooled rows of the frozen base."""
+    """(M, H) pooled rows of the frozen base: of the source the same N rows, of a target any sample."""
     total: int | None = None
     """Rows that the domain has for training, of which these may be a sample."""
     lm_loss: float | None = None
@@ -37,9 +37,8 @@ class Seen:
         shape = np.shape(self.probabilities)
         if len(shape) != 2 or shape[0] == 0 or shape[1] < 2:
             raise InputError(f"Label-free scores need probabilities (N, C) of at least one row, found {shape}.")
-        for name, value in (("labels", self.labels), ("rows", self.rows)):
-            if value is not None and len(value) != shape[0]:
-                raise InputError(f"{len(value)} {name} for {shape[0]} rows of probabilities. Give one per row.")
+        if self.labels is not None and len(self.labels) != shape[0]:
+            raise InputError(f"{len(self.labels)} labels for {shape[0]} rows of probabilities. Give one per row.")
         for name, value in (("candidates", self.candidates), ("seeds", self.seeds)):
             if value is not None and value.shape[1:] != shape:
                 raise InputError(f"{name} are {value.shape}, expected (K, {shape[0]}, {shape[1]}): the same rows.")

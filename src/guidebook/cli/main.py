@@ -13,11 +13,13 @@ from guidebook import __version__
 from guidebook.cli.adapt import adapt
 from guidebook.cli.adapterhub import export_adapterhub, import_adapterhub
 from guidebook.cli.compare import compare
+from guidebook.cli.audit import audit
 from guidebook.cli.console import fail, print_text, quiet_libraries, remark
 from guidebook.cli.doctor import doctor
 from guidebook.cli.evaluate import evaluate
 from guidebook.cli.generate import generate
 from guidebook.cli.jumpstart import jumpstart
+from guidebook.cli.inspect import inspect
 from guidebook.cli.listing import ls
 from guidebook.cli.predict import predict
 from guidebook.cli.recipe import recipe
@@ -39,6 +41,8 @@ app.command("generate")(generate)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("report")(report)
+app.command("audit")(audit)
+app.command("inspect")(inspect)
 app.command("ls")(ls)
 app.command("doctor")(doctor)
 app.command("import-adapterhub")(import_adapterhub)

@@ -111,4 +111,4 @@ def _limit(texts: Sequence[str]) -> int | None:
     """Return the length at which texts seem to be cut, if one in twenty is exactly as long as the longest."""
     lengths = Counter(map(len, texts))
     longest = max(lengths)
-    return longest if lengths[longest] >= max(5, len(texts) / 20) and len(lengths) > 5 else None
+    return longest if lengths[longest] >= max(5, len(texts) / 20) and longest >= 20 and len(lengths) > 1 else None

@@ -104,9 +104,7 @@ def plan(agree: int = 60, apart: int = 40, labelled: int = 30):
     return {"sizes": sizes, "settled": [1, 0], "rows": rows, "means": [[0.8, 0.8], [0.5, 0.5], [0.0, 0.3]]}
 
 
-@pytest.mark.parametrize(
-    ("right", "verdict"), [(1.0, "ship"), (0.0, "keep_source_only"), (0.6, "label_more")]
-)
+@pytest.mark.parametrize(("right", "verdict"), [(1.0, "ship"), (0.0, "keep_source_only"), (0.6, "label_more")])
 def test_verdicts_follow_the_difference(right, verdict):
     made = plan()
     labels = {row["row"]: int(row["row"] < 60 or (row["row"] - 60) < 30 * right) for row in made["rows"]}
@@ -170,7 +168,9 @@ def test_class_shares_and_strange_rows(book, capsys):
 
 
 def test_predict_writes_no_label_where_it_abstains(book, capsys, monkeypatch):
-    monkeypatch.setattr("guidebook.caution.unlike", lambda book, domain, texts, pairs=None: np.linspace(0, 1, len(texts)))
+    monkeypatch.setattr(
+        "guidebook.caution.unlike", lambda book, domain, texts, pairs=None: np.linspace(0, 1, len(texts))
+    )
     file = book.path.parent / "kitchen.csv"
     assert main(["predict", str(book.path), str(file), "--abstain", "0.25", "--prior", "estimated", "-q"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

@@ -263,7 +263,8 @@ def judge(plan: dict[str, Any], labels: dict[int, int], margin: float = MARGIN) 
         "source_only": vars(stratified_accuracy(right[1], strata, sizes)),
         "difference": vars(difference),
         "prediction_powered": {
-            name: vars(interval) for name, interval in zip(("adapted", "source_only", "difference"), powered, strict=True)
+            name: vars(interval)
+            for name, interval in zip(("adapted", "source_only", "difference"), powered, strict=True)
         },
         "verdict": verdict,
         "more": more,

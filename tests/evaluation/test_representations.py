@@ -88,7 +88,9 @@ def test_energy_and_gaussian_distance_are_their_loops():
     means = [known[labels == c].mean(0) for c in (0, 1)]
     covariance = sum(np.outer(r - means[c], r - means[c]) for r, c in zip(known, labels, strict=True)) / 60
     covariance = 0.9 * covariance + 0.1 * np.trace(covariance) / 4 * np.eye(4)
-    for row, found in zip(logits @ np.ones((3, 4)), gaussian_distance(logits @ np.ones((3, 4)), known, labels), strict=True):
+    for row, found in zip(
+        logits @ np.ones((3, 4)), gaussian_distance(logits @ np.ones((3, 4)), known, labels), strict=True
+    ):
         assert found == pytest.approx(min(float((row - m) @ np.linalg.solve(covariance, row - m)) for m in means))
 
 

@@ -17,9 +17,9 @@ from guidebook.inspection.look import inspect
 from guidebook.inspection.map import draw, places
 from guidebook.inspection.overlap import same_rows, similar_rows, vocabulary_overlap
 
-COMMON = "the a of and was it to is in very good bad not my but this with for all just".split()
-BOOKS = "plot page chapter novel author read story character ending prose".split()
-KITCHEN = "pan kettle lid oven handle boil steel coating stir fry".split()
+COMMON = ["the", "a", "of", "and", "was", "it", "to", "is", "in", "very", "good", "bad", "not", "my", "but", "all"]
+BOOKS = ["plot", "page", "chapter", "novel", "author", "read", "story", "character", "ending", "prose"]
+KITCHEN = ["pan", "kettle", "lid", "oven", "handle", "boil", "steel", "coating", "stir", "fry"]
 
 
 def texts(rows: int, own: list[str], seed: int, share: float = 0.25) -> list[str]:
@@ -91,7 +91,10 @@ def test_every_trait_sees_what_it_is_named_for():
 
 
 def test_lengths_and_limits_are_differences_of_form():
-    short, long = texts(100, BOOKS, 5), [f"{a} {b} {c}" for a, b, c in zip(*[texts(100, BOOKS, s) for s in (6, 7, 8)], strict=True)]
+    short, long = (
+        texts(100, BOOKS, 5),
+        [f"{a} {b} {c}" for a, b, c in zip(*[texts(100, BOOKS, s) for s in (6, 7, 8)], strict=True)],
+    )
     found = {difference.what: difference for difference in form_differences(short, [text[:150] for text in long])}
     assert found["words in a row, median"].target > found["words in a row, median"].source
     limit = found["characters at which rows are cut (0: nowhere)"]
@@ -105,7 +108,7 @@ def test_few_rows_give_no_verdict():
 
 
 def test_similar_rows_are_those_of_the_slow_way():
-    words = "one two three four five six seven eight nine ten eleven twelve".split()
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
     source = [" ".join(words), "something else that nobody has ever written before at all", "short"]
     target = [" ".join([*words[:-1], "dozen"]), "Short", " ".join(words[::-1])]
 

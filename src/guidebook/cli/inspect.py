@@ -97,7 +97,9 @@ def pair_lines(pair: Mapping[str, Any]) -> list[str]:
         for difference in pair["form"]:
             values = [difference["source"], difference["target"]]
             shown = [f"{v:.0%}" if difference["what"].startswith("rows") else f"{v:,.0f}" for v in values]
-            lines.append(f"  {escape(difference['what'])}: {shown[0]} against {shown[1]}; {escape(difference['advice'])}")
+            lines.append(
+                f"  {escape(difference['what'])}: {shown[0]} against {shown[1]}; {escape(difference['advice'])}"
+            )
     else:
         lines.append("Form: no difference worth a remark.")
     content = pair["content"]
@@ -113,8 +115,9 @@ def pair_lines(pair: Mapping[str, Any]) -> list[str]:
         lines.append(f"  for {escape(pair['target'])}: {escape(', '.join(content['target_words']))}")
     words = pair["vocabulary"]
     lines.append(
-        f"Shared: {words['frequent_words_shared']:.0%} of the frequent words; {words['running_words_known']:.0%} of the "
-        f"target's running words stand in the source; {pair['same_rows']} rows are the same, {pair['similar_rows']} similar."
+        f"Shared: {words['frequent_words_shared']:.0%} of the frequent words; {words['running_words_known']:.0%} of "
+        f"the target's running words stand in the source; {pair['same_rows']} rows are the same, "
+        f"{pair['similar_rows']} similar."
     )
     if "mmd" in pair:
         lines.append(f"Base: squared MMD {pair['mmd']['squared']:.4f}, p {pair['mmd']['p_value']:.3f}.")

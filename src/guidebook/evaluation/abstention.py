@@ -48,7 +48,7 @@ def nearest_distance(rows: Floats, known: Floats, neighbour: int = NEIGHBOUR) ->
 
 
 def strangeness(rows: Floats, references: list[Reference]) -> Floats:
-    """(N, H) pooled rows -> (N,): the share of known rows that stand nearer, in the domain where that share is smallest.
+    """(N, H) pooled rows -> (N,): the share of known rows that stand nearer, in the domain where it is smallest.
 
     A row like those of some domain is near 0.5, one unlike all of them near 1: about a share a of the rows of a domain
     are stranger than 1 - a.

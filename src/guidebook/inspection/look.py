@@ -74,7 +74,10 @@ def inspect(
         if domain is domains[0]:
             entry["classes"] = _classes(domain)
         if host is not None:
-            entry |= {"fertility": fertility(host, texts[domain.name]), "lm_loss": loss_on(host, texts[domain.name], seed)}
+            entry |= {
+                "fertility": fertility(host, texts[domain.name]),
+                "lm_loss": loss_on(host, texts[domain.name], seed),
+            }
             seen[domain.name] = rows_of(host, texts[domain.name], seed)
         found.append(entry)
     pairs = []
@@ -150,6 +153,8 @@ def _directions(path: str | Path) -> list[Mapping[str, Any]]:
             numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
             found.append({"source": str(record["source"]), "target": str(record["target"]), **numbers})
     if not found:
-        raise InputError(f"{path}: no line has source and target. Write JSON lines such as "
-                         '{"source": "books", "target": "dvd", "error": 0.2, "gain": 0.01}.')
+        raise InputError(
+            f"{path}: no line has source and target. Write JSON lines such as "
+            '{"source": "books", "target": "dvd", "error": 0.2, "gain": 0.01}.'
+        )
     return found

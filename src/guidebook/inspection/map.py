@@ -19,7 +19,9 @@ def places(rows: Mapping[str, Floats]) -> dict[str, list[list[float]]]:
     every = np.concatenate(list(rows.values()))
     centred = every - every.mean(0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
-    axes = axes[:2] * np.sign(axes[:2, np.abs(axes[:2]).argmax(1)].diagonal())[:, None]  # signs that do not depend on LAPACK
+    axes = (
+        axes[:2] * np.sign(axes[:2, np.abs(axes[:2]).argmax(1)].diagonal())[:, None]
+    )  # signs that do not depend on LAPACK
     points = centred @ axes.T  # (N, 2)
     ends = np.cumsum([len(part) for part in rows.values()])[:-1]
     return {name: part.round(4).tolist() for name, part in zip(rows, np.split(points, ends), strict=True)}
@@ -67,5 +69,7 @@ def draw(found: Mapping[str, Any], path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: the map cannot be written ({error}). Choose another name, such as map.png.") from error
+        raise InputError(
+            f"{path}: the map cannot be written ({error}). Choose another name, such as map.png."
+        ) from error
     return path

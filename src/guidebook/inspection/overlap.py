@@ -20,7 +20,7 @@ COMMON = 100  # a shingle that so many rows have is boilerplate
 
 
 def vocabulary_overlap(source: Sequence[str], target: Sequence[str]) -> tuple[float, float]:
-    """Return the share of the most frequent words that both have, and of the target's running words known to the source.
+    """Return the share of the frequent words that both have, and of the target's running words that the source has.
 
     Of each side the 1,000 most frequent words count, or as many as the smaller one has; of the running words, those
     that stand in as many rows of the source as the target has.
@@ -32,11 +32,15 @@ def vocabulary_overlap(source: Sequence[str], target: Sequence[str]) -> tuple[fl
     True
     """
     rows = min(len(source), len(target))
-    counts = [Counter(word for text in texts[:rows] for word in WORD.findall(text.casefold())) for texts in (source, target)]
+    counts = [
+        Counter(word for text in texts[:rows] for word in WORD.findall(text.casefold())) for texts in (source, target)
+    ]
     most = min(TOP, *map(len, counts))
     if not most:
         return 0.0, 0.0
-    tops = [{word for word, _ in sorted(count.items(), key=lambda item: (-item[1], item[0]))[:most]} for count in counts]
+    tops = [
+        {word for word, _ in sorted(count.items(), key=lambda item: (-item[1], item[0]))[:most]} for count in counts
+    ]
     known = sum(number for word, number in counts[1].items() if word in counts[0])
     return len(tops[0] & tops[1]) / most, known / max(sum(counts[1].values()), 1)
 

@@ -240,8 +240,8 @@ def label_free_lines(meta: Facts) -> list[str]:
         if guess:
             lines.append(
                 f"{target['name']}, guessed without labels: {arm_name(meta['method'])} is right on about "
-                f"{percent(guess['estimate'])} % (ATC; {percent(guess['low'])} to {percent(guess['high'])} by chance in "
-                "the rows, its own error comes on top)."
+                f"{percent(guess['estimate'])} % (ATC; {percent(guess['low'])} to {percent(guess['high'])} by chance "
+                "in the rows, its own error comes on top)."
             )
         if "prior" in target:
             shares = ", ".join(

@@ -55,7 +55,7 @@ class Pool:
     @property
     def sizes(self) -> Ints:
         """(H,) rows in each stratum."""
-        return np.bincount(self.strata)
+        return np.asarray(np.bincount(self.strata))
 
     @property
     def settled(self) -> Ints:
@@ -245,7 +245,7 @@ def judge(plan: dict[str, Any], labels: dict[int, int], margin: float = MARGIN) 
     sizes, settled = np.array(plan["sizes"]), np.array(plan["settled"])
     if not rows:
         raise InputError("No labelled rows. Fill the label column of at least some rows.")
-    difference = stratified_difference(*right, strata, sizes, settled)
+    difference = stratified_difference(right[0], right[1], strata, sizes, settled)
     values = [right[0].astype(float), right[1].astype(float), right[0].astype(float) - right[1]]
     guesses = np.array([row["guesses"] for row in rows]).T  # (3, n)
     of_pool = np.repeat(np.arange(len(sizes)), sizes)

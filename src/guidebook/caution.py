@@ -86,7 +86,7 @@ def target_of(book: Guidebook, domain: str) -> str:
     if domain in served:
         return domain
     if len(served) == 1 and domain in ("auto", book.path.resolve().name, *book.meta.get("variants", ())):
-        return served[0]
+        return str(served[0])
     if domain == "auto":
         raise InputError(f"This guidebook serves {', '.join(served) or 'no target'}. Name one with --domain.")
     raise InputError(f"{domain!r} is no target here.{nearest(domain, served)} Targets: {', '.join(served)}.")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from guidebook.data.corpus import documents, labels_of
-from guidebook.data.domains import LabelSet, Population, select_rows
+from guidebook.data.domains import Population, select_rows
 from guidebook.data.streams import seed_for
 from guidebook.evaluation.abstention import Reference, reference
 from guidebook.evaluation.estimates import estimates
@@ -41,7 +41,9 @@ def label_free(
     arms = {outcome.arm: outcome.predictions["source"] for outcome in outcomes if "source" in outcome.predictions}
     facts: dict[str, Any] = {"calibration": {}, "targets": []}
     if gold is not None:
-        facts["source_prior"] = _named(np.bincount(gold, minlength=len(corpus.labels.names)) / len(gold), corpus.labels)
+        facts["source_prior"] = _named(
+            np.bincount(gold, minlength=len(corpus.labels.names)) / len(gold), corpus.labels.names
+        )
         for arm, found in arms.items():
             fit = calibrate(found, gold)
             facts["calibration"][arm] = {"scale": fit.scale, "bias": fit.bias.tolist()}
@@ -102,7 +104,7 @@ def _target(
     if gold is not None and twin is not None and (np.bincount(gold, minlength=len(corpus.labels.names)) > 0).all():
         priors = estimated_priors(twin.probabilities, gold, chances[TWIN], seed=engine.seed)
         shares = np.bincount(gold, minlength=len(corpus.labels.names)) / len(gold)
-        entry["prior"] = {"of": TWIN, **{name: _interval(prior, corpus.labels) for name, prior in priors.items()}}
+        entry["prior"] = {"of": TWIN, **{name: _interval(prior, corpus.labels.names) for name, prior in priors.items()}}
         entry["prior"]["shifted"] = bool(((shares < priors["em"].low) | (shares > priors["em"].high)).any())
     return entry, rows
 
@@ -167,10 +169,10 @@ def _kept(name: str, parts: Sequence[Floats]) -> dict[str, np.ndarray]:
     return {f"{name}/rows": found.rows.astype(np.float16), f"{name}/distances": found.distances.astype(np.float32)}
 
 
-def _named(shares: Floats, labels: LabelSet) -> dict[str, float]:
-    return dict(zip(labels.names, shares.tolist(), strict=True))
+def _named(shares: Floats, names: Sequence[str]) -> dict[str, float]:
+    return dict(zip(names, shares.tolist(), strict=True))
 
 
-def _interval(prior: Prior, labels: LabelSet) -> dict[str, dict[str, float]]:
-    parts = zip(labels.names, prior.estimate.tolist(), prior.low.tolist(), prior.high.tolist(), strict=True)
+def _interval(prior: Prior, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    parts = zip(names, prior.estimate.tolist(), prior.low.tolist(), prior.high.tolist(), strict=True)
     return {name: {"estimate": estimate, "low": low, "high": high} for name, estimate, low, high in parts}

@@ -185,7 +185,7 @@ def test_the_command_says_form_content_and_leaks(files, tmp_path, capsys):
 
 
 def test_a_base_adds_fertility_loss_and_distance(tiny_base):
-    domains = [gb.Domain("books", texts(40, BOOKS, 0)), gb.Domain("kitchen", texts(45, KITCHEN, 1))]
+    domains = [gb.Domain("books", texts(120, BOOKS, 0)), gb.Domain("kitchen", texts(125, KITCHEN, 1))]
     found = inspect(domains, base=str(tiny_base("bert")))
     assert found["domains"][0]["fertility"] > 1
     assert found["domains"][0]["lm_loss"] > 0

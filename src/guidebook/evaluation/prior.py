@@ -60,9 +60,8 @@ def em_prior(probabilities: Floats, source_prior: Floats, steps: int = 10_000, t
         equation 2.9.
     """
     ratios = (probabilities / np.maximum(source_prior, SMALLEST))[None]  # (1, N, C)
-    return _em(ratios, np.full((1, len(probabilities)), 1 / len(probabilities)), source_prior[None], steps, tolerance)[
-        0
-    ]
+    weights = np.full((1, len(probabilities)), 1 / len(probabilities))
+    return np.asarray(_em(ratios, weights, source_prior[None], steps, tolerance)[0])
 
 
 def confusion_prior(source: Floats, labels: Ints, target: Floats) -> Floats:
@@ -81,7 +80,7 @@ def confusion_prior(source: Floats, labels: Ints, target: Floats) -> Floats:
         The pseudo-inverse, since a class may never be predicted; negative shares become 0 and all are scaled to 1.
     """
     weights = np.full((1, len(labels)), 1 / len(labels)), np.full((1, len(target)), 1 / len(target))
-    return _inverted(source, labels, target, weights)[0]
+    return np.asarray(_inverted(source, labels, target, weights)[0])
 
 
 def corrected(probabilities: Floats, source_prior: Floats, target_prior: Floats) -> Floats:
@@ -195,7 +194,7 @@ def _em(ratios: Floats, weights: Floats, start: Floats, steps: int, tolerance: f
         shares = new
         if moved < tolerance:
             break
-    return shares
+    return np.asarray(shares)
 
 
 def _inverted(source: Floats, labels: Ints, target: Floats, weights: tuple[Floats, Floats]) -> Floats:

@@ -76,7 +76,7 @@ def form_differences(source: Sequence[str], target: Sequence[str]) -> list[FormD
     for what, trait in TRAITS.items():
         shares = [float(np.mean([bool(trait.has(text)) for text in texts])) for texts in (source, target)]
         if abs(shares[0] - shares[1]) >= SMALLEST_GAP and _z(shares, (len(source), len(target))) >= SURE:
-            found.append(FormDifference(f"rows: {what}", *shares, trait.advice))
+            found.append(FormDifference(f"rows: {what}", shares[0], shares[1], trait.advice))
     found.sort(key=lambda difference: -abs(difference.source - difference.target))
     return found + _lengths(source, target)
 
@@ -98,12 +98,21 @@ def _lengths(source: Sequence[str], target: Sequence[str]) -> list[FormDifferenc
     beats = float(below.mean()) / (2 * len(ranked))  # how often a row of the longer domain is the longer one
     if medians[longer] >= LONGER * max(medians[shorter], 1) and beats >= 2 / 3:
         found.append(
-            FormDifference("words in a row, median", *medians, "cut the longer ones, or split them, if that is no loss")
+            FormDifference(
+                "words in a row, median",
+                medians[0],
+                medians[1],
+                "cut the longer ones, or split them, if that is no loss",
+            )
         )
     limits = [_limit(texts) for texts in (source, target)]
     if limits[0] != limits[1]:
         shown = [float(limit or 0) for limit in limits]
-        found.append(FormDifference("characters at which rows are cut (0: nowhere)", *shown, "cut both alike, or none"))
+        found.append(
+            FormDifference(
+                "characters at which rows are cut (0: nowhere)", shown[0], shown[1], "cut both alike, or none"
+            )
+        )
     return found
 
 

@@ -147,7 +147,7 @@ def _directions(path: str | Path) -> list[Mapping[str, Any]]:
     """
     if not Path(path).exists():
         raise InputError(f"{path}: no such file of recorded directions. Leave --records out.")
-    found = []
+    found: list[Mapping[str, Any]] = []
     for record in read_records(path):
         if "source" in record and "target" in record:
             numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}

@@ -61,7 +61,7 @@ class Pool:
     def settled(self) -> Ints:
         """(H,) 1 for strata in which both models say the same."""
         apart = np.bincount(self.strata, self.adapted != self.twin, minlength=len(self.sizes))
-        return (apart == 0).astype(np.int64)
+        return np.asarray(apart == 0, np.int64)
 
 
 def see(book: Guidebook, domain: str, population: Population) -> Pool:

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from guidebook.evaluation.statistics import Interval, smallest_detectable
 from guidebook.reports.texts import Outcome, loss_rows, sample_rows, text_notes, text_verdict
+from guidebook.reports.unlabelled import said_without_labels
 
 Facts = Mapping[str, Any]
 
@@ -182,7 +183,8 @@ def outcome_of(difference: Interval | None) -> Outcome:
 def _verdict(meta: Facts) -> tuple[Outcome, str, tuple[str, ...]]:
     targets, method = meta["evaluation"]["targets"], meta["method"]
     compared = [(target, outcome_of(difference_of(target))) for target in targets]
-    findings = [line for target in targets for line in _findings(target, method)] + label_free_lines(meta)
+    findings = [line for target in targets for line in _findings(target, method)]
+    findings += said_without_labels(meta.get("scores") or {}, method, arm_name(method))
     named = {word: [target["name"] for target, found in compared if found == word] for word in get_args(Outcome)}
     known = {found for _, found in compared} - {"unknown"}
     if method == TWIN or (not known and any(target["scores"] for target in targets)):
@@ -228,33 +230,6 @@ def _findings(target: Facts, method: str) -> list[str]:
     if target.get("unknown_labels"):
         found = ", ".join(f"{label!r}: {rows}" for label, rows in target["unknown_labels"].items())
         lines.append(f"{name}: rows with labels that the source does not have are not scored ({found}).")
-    return lines
-
-
-def label_free_lines(meta: Facts) -> list[str]:
-    """What the run says of its targets without their labels: the accuracy it expects and the class shares."""
-    found = meta.get("scores", {})
-    lines = []
-    for target in found.get("targets", ()):
-        guess = target["estimates"].get(meta["method"], {}).get("threshold_confidence")
-        if guess:
-            lines.append(
-                f"{target['name']}, guessed without labels: {arm_name(meta['method'])} is right on about "
-                f"{percent(guess['estimate'])} % (ATC; {percent(guess['low'])} to {percent(guess['high'])} by chance "
-                "in the rows, its own error comes on top)."
-            )
-        if "prior" in target:
-            shares = ", ".join(
-                f"{name} {percent(share['estimate'])} % ({percent(share['low'])} to {percent(share['high'])}; source "
-                f"{percent(found['source_prior'][name])})"
-                for name, share in list(target["prior"]["em"].items())[:5]
-            )
-            lines.append(f"{target['name']}, class shares guessed without labels: {shares}.")
-            if target["prior"]["shifted"]:
-                lines.append(
-                    f"{target['name']}: its class shares seem to differ from the source's. Methods that align domains "
-                    "or reward balanced predictions assume that they do not, and can hurt; see `predict --prior`."
-                )
     return lines
 
 

@@ -122,13 +122,14 @@ def test_a_language_is_a_domain_of_a_multilingual_base(tmp_path: Path) -> None:
         base,
         source=Domain("english", TEXTS * 3, labels=LABELS * 3),
         targets=[Domain("german", GERMAN, labels=[1, 0, 1, 0, 0, 1])],
-        train={"tokens_per_batch": 512, "fuse": {"tokens": 20_000, "learning_rate": 1e-2}},
+        adapter={"kind": "houlsby", "width": 32},
+        train={"tokens_per_batch": 512, "fuse": {"tokens": 100_000, "learning_rate": 2e-2}},
         method={"name": "domain_fusion", "mixture": "equal"},
     )
     book = adapt(recipe, out=tmp_path / "book")
     fuse = next(stage for stage in book.meta["stages"] if stage["name"] == "fuse")
     assert fuse["mix"] == pytest.approx({"english": 0.5, "german": 0.5}, abs=0.05)
-    assert fuse["losses"]["lm"]["last"] < fuse["losses"]["lm"]["first"]
+    assert fuse["losses"]["lm"]["last"] < fuse["losses"]["lm"]["first"] - 0.1
     assert {domain["name"] for domain in book.meta["domains"]} >= {"english", "german"}
     found = book.predict_proba([*GERMAN, *TEXTS], domain="german")
     assert np.allclose(found.sum(1), 1)

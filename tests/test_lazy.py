@@ -19,6 +19,7 @@ COMMANDS = [
     ["import-adapterhub", "--help"],
     *(["recipe"], ["recipe", "--help"], ["ls"], ["ls", "methods", "--json"], ["ls", "architectures"], ["ls", "bases"]),
     *(["compare", "--help"], ["report", "--help"]),
+    *(["audit", "--help"], ["inspect", "--help"]),
 ]
 
 

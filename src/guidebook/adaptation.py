@@ -23,6 +23,7 @@ from guidebook.data.domains import Domain, LabelSet, Population, load_target
 from guidebook.data.tags import TagSet, flat
 from guidebook.errors import InputError
 from guidebook.evidence import evidence
+from guidebook.label_free import label_free
 from guidebook.recipe import Recipe, name_of
 from guidebook.training import processes
 from guidebook.training.engine import Engine, Outcome, Trained
@@ -70,13 +71,16 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
         for target in material.corpus.targets:
             outcomes.append(follow(arm, method, target, material, engine))
     results = account(recipe, material, engine, outcomes)
-    closer = evidence(recipe, material, engine, outcomes) if recipe.task.labelled else None
+    closer, known = None, None
+    if recipe.task.labelled:
+        results["scores"], known = label_free(material, engine, outcomes)
+        closer = evidence(recipe, material, engine, outcomes)
     engine.clear()
     engine.host.check_base()
     results["seconds"] = round(time.monotonic() - began, 1)
     folder = folder or engine.store.root / "guidebooks" / recipe_key(recipe, material, outcomes)
     if processes.is_first():
-        write_guidebook(folder, results, outcomes, closer)
+        write_guidebook(folder, results, outcomes, closer, known)
     processes.wait()
     return load(folder)
 

@@ -46,6 +46,11 @@ class Guidebook:
         return next(iter(self._books.values()))[0]
 
     @property
+    def host(self) -> Host:
+        """The base, with the adapters that were loaded."""
+        return self._host
+
+    @property
     def labels(self) -> list[str]:
         """Class names in the order of the probabilities' columns."""
         return list(self.meta["task"]["labels"])

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save_file as save_rows
 from safetensors.torch import load_file, save_file
 
 from guidebook.account import TWIN
@@ -25,6 +27,7 @@ EVIDENCE = "evidence.json"
 REPORT = "report.html"
 FORMAT = 1
 HEAD = "head.safetensors"
+KNOWN_ROWS = "known_rows.safetensors"  # by which `predict --abstain` tells strange rows
 BASE_VARIANT = "base"
 
 
@@ -44,7 +47,11 @@ def check_out(folder: Path) -> Path:
 
 
 def write_guidebook(
-    folder: Path, facts: dict[str, Any], outcomes: Sequence[Outcome], evidence: Mapping[str, Any] | None = None
+    folder: Path,
+    facts: dict[str, Any],
+    outcomes: Sequence[Outcome],
+    evidence: Mapping[str, Any] | None = None,
+    known: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write the artifact to a temporary sibling and rename it: never half a guidebook."""
     temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
@@ -52,6 +59,8 @@ def write_guidebook(
     temporary.mkdir(parents=True)
     try:
         facts |= _write_variants(temporary, facts["method"], outcomes)
+        if known:
+            save_rows(dict(known), temporary / KNOWN_ROWS)
         (temporary / FACTS).write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf8")
         for record in records(facts):
             append_record(temporary / "records.jsonl", record)

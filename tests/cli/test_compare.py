@@ -38,7 +38,7 @@ def test_the_table_the_picks_and_the_verdict_are_printed(done, capsys):
         "12 labelled rows",
     ):
         assert words in said.out
-    assert "No candidate shows" in said.out
+    assert "after Holm's correction for 1 tests" in said.out
     assert f"records:   {done / 'out' / 'records.jsonl'}" in said.out
     assert "4 runs; records in" in said.err
     assert "2 candidates" in (done / "out" / "report.html").read_text(encoding="utf8")

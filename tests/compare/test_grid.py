@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import guidebook as gb
 from compare.conftest import write_comparison, write_rows
 from guidebook.compare.draw import draw_rows, drawn_source
 from guidebook.compare.grid import load_comparison
@@ -158,6 +159,16 @@ def test_held_out_rows_are_the_same_for_all_draws_and_never_trained_on(recipe_fi
     for source in made:
         assert not set(source.texts or ()) & set(tests[0].texts)
         assert set(source.labels or ()) == {"0", "1"}
+
+
+def test_rows_of_words_keep_their_tags() -> None:
+    texts, tags = [["the", "pan", f"no{n}"] for n in range(12)], [["O", "B-tool", "O"]] * 12
+    recipe = gb.Recipe(task={"kind": "token_classification", "dev": 0.25})
+    found = drawn_source(gb.Domain("books", texts, labels=tags), 4, 0, recipe)
+    assert len(found.texts or ()) == 4
+    assert list(found.labels or ()) == [["O", "B-tool", "O"]] * 4
+    assert found.test is not None
+    assert len(found.test.texts or ()) == 3
 
 
 def test_shares() -> None:

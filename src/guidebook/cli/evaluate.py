@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from guidebook.cli.console import Terminal, print_json, remark, stdout, table
+from guidebook.cli.forgetting import forgotten, show_forgetting
 from guidebook.cli.losses import evaluate_losses
 from guidebook.cli.predict import domain_of
 from guidebook.errors import InputError
@@ -37,7 +38,7 @@ def evaluate(
     ] = None,
     general: Annotated[
         list[str] | None,
-        typer.Option(help="A generative guidebook's: text outside the domain.", show_default=False),
+        typer.Option(help="Text outside the domain: what did the adapters make the base forget?", show_default=False),
     ] = None,
     prompts: Annotated[
         int, typer.Option(help="A generative guidebook's: prompts to measure memorisation with; 0: none.")
@@ -54,6 +55,8 @@ def evaluate(
 
     [bold]guidebook evaluate runs/kitchen kitchen-labelled.csv[/]
 
+    [bold]guidebook evaluate runs/kitchen --general wikipedia.txt[/]
+
     [bold]guidebook evaluate runs/filings --on other.txt --general wiki.txt[/]
     """
     with Terminal(quiet) as listener:
@@ -63,23 +66,27 @@ def evaluate(
 
         loaded = load(book)
         listener.finish("loading the guidebook")
-        if on or general or not loaded.labels:
+        if on or not loaded.labels:
             listener.start("measuring", None)
             evaluate_losses(loaded, on or (), general or (), domain=domain, prompts=prompts, as_json=as_json)
             return
-        if file is None:
+        if file is None and not general:
             raise InputError("There are no rows to score on. Name a file with labels: guidebook evaluate BOOK FILE.")
-        rows = domain_of(file, words or ())
         listener.start("predicting", None)
-        scores = score(loaded, rows, domain)
+        scores: dict[str, Any] = score(loaded, domain_of(file, words or ()), domain) if file is not None else {}
+        if general:
+            scores["forgetting"] = forgotten(loaded, general)
         listener.finish("predicting")
     if as_json:
         print_json(scores)
-    else:
+        return
+    if "scores" in scores:
         show(scores["scores"])
         unknown = ", ".join(f"{label!r}: {count}" for label, count in scores["unknown_labels"].items())
         if unknown and not quiet:
             remark(f"Rows with labels that the guidebook does not know are not scored ({unknown}).")
+    if "forgetting" in scores:
+        show_forgetting(scores["forgetting"])
 
 
 def show(scores: Mapping[str, Mapping[str, Any]]) -> None:

@@ -12,11 +12,13 @@ import typer
 from guidebook import __version__
 from guidebook.cli.adapt import adapt
 from guidebook.cli.adapterhub import export_adapterhub, import_adapterhub
+from guidebook.cli.audit import audit
 from guidebook.cli.compare import compare
 from guidebook.cli.console import fail, print_text, quiet_libraries, remark
 from guidebook.cli.doctor import doctor
 from guidebook.cli.evaluate import evaluate
 from guidebook.cli.generate import generate
+from guidebook.cli.inspect import inspect
 from guidebook.cli.jumpstart import jumpstart
 from guidebook.cli.listing import ls
 from guidebook.cli.predict import predict
@@ -39,6 +41,8 @@ app.command("generate")(generate)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("report")(report)
+app.command("audit")(audit)
+app.command("inspect")(inspect)
 app.command("ls")(ls)
 app.command("doctor")(doctor)
 app.command("import-adapterhub")(import_adapterhub)

@@ -17,6 +17,7 @@ from guidebook.errors import InputError
 
 if TYPE_CHECKING:
     from guidebook.artifact import Guidebook
+    from guidebook.caution import Caution
     from guidebook.data.domains import Domain
     from guidebook.data.read import Table
 
@@ -44,6 +45,15 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Write the lines here instead of stdout.", show_default=False)
     ] = None,
+    guard: Annotated[bool, typer.Option("--guard", help="Let the twin answer where `audit` found it better.")] = False,
+    prior: Annotated[
+        str | None,
+        typer.Option(help="Correct for class shares: estimated, or 0.1,0.9 in the labels' order.", show_default=False),
+    ] = None,
+    abstain: Annotated[
+        float | None,
+        typer.Option(help="No label for rows stranger than all but this share of known ones.", show_default=False),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Label texts: JSON lines with the input's line, the label, and the probability of every label.
@@ -63,32 +73,48 @@ def predict(
         table = read_rows(file, words or (), tagged=loaded.words)
         if table.empty and not quiet:
             remark(f"{table.path}: {table.empty} rows without text are left out.")
+        answer = None
+        if guard or prior is not None or abstain is not None:
+            from guidebook.caution import caution
+
+            answer, said = caution(loaded, domain or ONLY, prior=prior, abstain=abstain, guard=guard)
+            if said and not quiet:
+                remark(said)
         listener.start("predicting", len(table.texts))
         with destination(out) as stream:
-            for first, lines in predicted(loaded, table, domain or ONLY):
+            for first, lines in predicted(loaded, table, domain or ONLY, answer):
                 stream.writelines(lines)
                 stream.flush()
                 listener.advance("predicting", first + len(lines))
         listener.finish("predicting")
 
 
-def predicted(book: Guidebook, table: Table, domain: str) -> Iterator[tuple[int, list[str]]]:
+def predicted(
+    book: Guidebook, table: Table, domain: str, careful: Caution | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Yield the first row and the JSON lines of every slice of the rows."""
     for first in range(0, len(table.texts), ROWS_AT_ONCE):
         rows = slice(first, first + ROWS_AT_ONCE)
         pairs = table.text_pairs[rows] if table.text_pairs is not None else None
-        probabilities = book.predict_proba(table.texts[rows], text_pairs=pairs, domain=domain)  # (B, C)
+        strange = None
+        if careful is not None:
+            probabilities, strange = careful(table.texts[rows], pairs)  # (B, C), (B,)
+        else:
+            probabilities = book.predict_proba(table.texts[rows], text_pairs=pairs, domain=domain)  # (B, C)
         if book.words:
             tagged = zip(table.lines[rows], table.texts[rows], probabilities, strict=True)
             yield first, [_tagged(*row, book.labels) for row in tagged]
             continue
         lines = []
-        for line, row in zip(table.lines[rows], probabilities.tolist(), strict=True):
-            answer = {
+        for index, (line, row) in enumerate(zip(table.lines[rows], probabilities.tolist(), strict=True)):
+            answer: dict[str, Any] = {
                 "line": line,
                 "label": book.labels[row.index(max(row))],
                 "probabilities": {name: round(value, 6) for name, value in zip(book.labels, row, strict=True)},
             }
+            if careful is not None and strange is not None:
+                answer["unlike"] = round(float(strange[index]), 4)
+                answer["label"] = None if careful.leaves_out(strange[index]) else answer["label"]
             lines.append(json.dumps(answer, ensure_ascii=False) + "\n")
         yield first, lines
 

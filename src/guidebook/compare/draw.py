@@ -62,7 +62,7 @@ def draw_rows(labels: np.ndarray, count: int, draw: int, name: str = "the source
 
 def _in_memory(population: Population, name: str, rows: np.ndarray | None = None, test: Domain | None = None) -> Domain:
     assert population.labels is not None
-    chosen = np.arange(len(population.texts)) if rows is None else rows
+    chosen: list[int] = list(range(len(population.texts))) if rows is None else rows.tolist()
     pairs = population.text_pairs
     return Domain(
         name,
@@ -75,4 +75,4 @@ def _in_memory(population: Population, name: str, rows: np.ndarray | None = None
 
 def _named(label: Any, names: Sequence[str]) -> object:
     """Return the name of a row's class, or the tags of its words."""
-    return [names[tag] for tag in label] if isinstance(label, tuple) else names[label]
+    return [names[int(tag)] for tag in label] if isinstance(label, tuple) else names[int(label)]

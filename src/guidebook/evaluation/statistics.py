@@ -95,7 +95,11 @@ def accuracy_interval(correct: ArrayLike) -> Interval:
     right = np.asarray(correct, dtype=bool)
     if right.size == 0:
         raise InputError("An accuracy needs at least one row, found none.")
-    rows, share = right.size, float(right.mean())
+    return wilson(float(right.mean()), right.size)
+
+
+def wilson(share: float, rows: float) -> Interval:
+    """Wilson's interval of a share that so many rows show; the number of rows may be an effective one."""
     spread = Z95**2 / rows
     centre = (share + spread / 2) / (1 + spread)
     half = Z95 * math.sqrt(share * (1 - share) / rows + spread / (4 * rows)) / (1 + spread)

@@ -10,16 +10,16 @@ from guidebook.reports.summary import Facts, Table, arm_name, percent
 
 NAMES = {
     "same_as_source": "as on the source",
-    "confidence_difference": "difference of confidences (DoC)",
-    "threshold_confidence": "threshold on confidence (ATC)",
-    "threshold_entropy": "threshold on entropy (ATC)",
-    "seed_agreement": "agreement of two seeds (GDE)",
-    "information": "information maximisation",
-    "nuclear_norm": "nuclear norm (BNM)",
-    "neighbourhood": "soft neighbourhood density (SND)",
-    "weighted_risk": "weighted risk (DEV)",
-    "ensemble": "ensemble (EnsV)",
+    "confidence_difference": "DoC",
+    "threshold_confidence": "ATC, confidence",
+    "threshold_entropy": "ATC, entropy",
+    "seed_agreement": "GDE",
+    "nuclear_norm": "BNM",
+    "neighbourhood": "SND",
+    "weighted_risk": "DEV",
+    "ensemble": "EnsV",
 }
+"""What papers call them."""
 
 
 def guesses(meta: Facts) -> list[dict[str, Any]]:
@@ -34,10 +34,10 @@ def guesses(meta: Facts) -> list[dict[str, Any]]:
 
 
 def guess_name(name: str) -> str:
-    """An estimate's or a validator's name for people, the name it has in papers behind it.
+    """An estimate's or a validator's name as people know it.
 
-    >>> guess_name("threshold_confidence"), guess_name("entropy")
-    ('threshold on confidence (ATC)', 'entropy')
+    >>> guess_name("threshold_confidence"), guess_name("source_loss")
+    ('ATC, confidence', 'source loss')
     """
     return NAMES.get(name, name.replace("_", " "))
 
@@ -65,7 +65,9 @@ def _mark(name: str, guess: Mapping[str, float], scale: Scale) -> Mark:
         guess_name(name),
         percent(guess["estimate"]),
         f"{percent(guess['low'])} to {percent(guess['high'])}",
-        *(scale.place(100 * guess[end]) for end in ("estimate", "low", "high")),
+        scale.place(100 * guess["estimate"]),
+        scale.place(100 * guess["low"]),
+        scale.place(100 * guess["high"]),
         "other" if name == "same_as_source" else "method",
     )
 
@@ -80,13 +82,14 @@ def _validators(entry: Facts, truth: Mapping[str, float]) -> Table:
         shown = ("" if value is None else f"{value:.3f}" for value in values)
         reached = f"{percent(truth[taken])}" if taken in truth else ""
         rows.append((guess_name(name), *shown, arm_name(taken), reached))
-    columns = ("validator", *(arm_name(arm) for arm in arms), "takes", "which reaches %")
+    columns = ("validator", *(arm_name(arm) for arm in arms), "takes", "reaches %")
     return Table("Label-free scores", columns, "l" + "r" * len(arms) + "lr", tuple(rows))
 
 
 def _shares(prior: Facts, scores: Facts, source_prior: Mapping[str, float]) -> Table:
     """One row per class: its share guessed in two ways, on the source, and in truth where labels are known."""
-    counts = {name: found["rows"] for name, found in next(iter(scores.values()), {}).get("per_class", {}).items()}
+    first: Mapping[str, Any] = next(iter(scores.values()), {})
+    counts = {name: found["rows"] for name, found in first.get("per_class", {}).items()}
     total = sum(counts.values())
     rows = []
     for name, share in (prior.get("em") or {}).items():

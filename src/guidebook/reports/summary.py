@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from guidebook.evaluation.statistics import Interval, smallest_detectable
 from guidebook.reports.texts import Outcome, loss_rows, sample_rows, text_notes, text_verdict
+from guidebook.reports.unlabelled import said_without_labels
 
 Facts = Mapping[str, Any]
 
@@ -183,6 +184,7 @@ def _verdict(meta: Facts) -> tuple[Outcome, str, tuple[str, ...]]:
     targets, method = meta["evaluation"]["targets"], meta["method"]
     compared = [(target, outcome_of(difference_of(target))) for target in targets]
     findings = [line for target in targets for line in _findings(target, method)]
+    findings += said_without_labels(meta.get("scores") or {}, method, arm_name(method))
     named = {word: [target["name"] for target, found in compared if found == word] for word in get_args(Outcome)}
     known = {found for _, found in compared} - {"unknown"}
     if method == TWIN or (not known and any(target["scores"] for target in targets)):

@@ -1,0 +1,187 @@
+"""Predict with caution: what an audit decided, other class shares, no answer where rows are unlike every domain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from guidebook.artifact import Guidebook
+from guidebook.errors import InputError, nearest
+from guidebook.evaluation.abstention import Reference, strangeness
+from guidebook.evaluation.prior import Calibration, corrected
+from guidebook.evaluation.seen import Floats
+from guidebook.training.prediction import make_rows, pooled_rows
+from guidebook.writing import BASE_VARIANT, KNOWN_ROWS
+
+TWIN = "source_only"
+AUDIT = "audit.json"
+ESTIMATED = "estimated"
+
+
+@dataclass(frozen=True)
+class Caution:
+    """How a guidebook answers for one domain beyond the plain prediction."""
+
+    book: Guidebook
+    domain: str
+    """The target that is answered for."""
+    variant: str
+    """What answers: the domain's own, or "source_only"."""
+    prior: Floats | None = None
+    """(C,) class shares to correct for."""
+    abstain: float | None = None
+    """Give no answer for rows that are stranger than all but this share of the known rows of source and target."""
+
+    def __call__(self, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> tuple[Floats, Floats | None]:
+        """Return probabilities (N, C), and with `abstain` how unlike the known domains each text is, (N,) 0..1."""
+        found = self.book.predict_proba(texts, text_pairs, domain=self.variant)
+        if self.prior is not None:
+            found = with_prior(self.book, variant_of(self.book, self.variant), found, self.prior)
+        return found, None if self.abstain is None else unlike(self.book, self.domain, texts, text_pairs)
+
+    def leaves_out(self, strange: float) -> bool:
+        """Whether a text that is so unlike the known domains gets no answer."""
+        return self.abstain is not None and strange > 1 - self.abstain
+
+
+def caution(
+    book: Guidebook, domain: str, *, prior: str | None = None, abstain: float | None = None, guard: bool = False
+) -> tuple[Caution, str]:
+    """Return how to answer for a domain, and what of it is worth saying.
+
+    Args:
+        book: One guidebook.
+        domain: A target it serves, "source_only", or "auto" where there is one.
+        prior: "estimated" (as guessed when the guidebook was made), or "0.1,0.9" in the order of the labels.
+        abstain: Share of known rows that may be left out as unlike source and target, 0..1.
+        guard: Let the source-only twin answer where an audit found that it should.
+
+    Raises:
+        InputError: what is asked needs something that the guidebook does not hold, or is no share.
+    """
+    if book.words:
+        raise InputError("prior, abstain and guard are for labels of whole texts; this guidebook labels words.")
+    if abstain is not None and not 0 < abstain < 1:
+        raise InputError(f"--abstain {abstain} is not a share between 0 and 1. Write --abstain 0.05.")
+    variant, said = guarded(book, domain) if guard else (domain, "")
+    shares = None if prior is None else prior_of(book, domain, prior)
+    if shares is not None:
+        used = ", ".join(f"{name} {share:.1%}" for name, share in zip(book.labels, shares.tolist(), strict=True))
+        said = "; ".join(filter(None, [said, f"class shares corrected for: {used}"]))
+    return Caution(book, domain, variant, shares, abstain), said
+
+
+def target_of(book: Guidebook, domain: str) -> str:
+    """Return the target that a domain means: itself, or the only one where it is "auto".
+
+    Raises:
+        InputError: the guidebook does not serve it, or serves several.
+    """
+    served = list(book.meta["serves"])
+    if domain in served:
+        return domain
+    if len(served) == 1 and domain in ("auto", book.path.resolve().name, *book.meta.get("variants", ())):
+        return str(served[0])
+    if domain == "auto":
+        raise InputError(f"This guidebook serves {', '.join(served) or 'no target'}. Name one with --domain.")
+    raise InputError(f"{domain!r} is no target here.{nearest(domain, served)} Targets: {', '.join(served)}.")
+
+
+def guarded(book: Guidebook, domain: str) -> tuple[str, str]:
+    """Return the variant that should answer for a domain, and why.
+
+    Raises:
+        InputError: the domain was not audited.
+    """
+    target = target_of(book, domain)
+    place = book.path / AUDIT
+    found = json.loads(place.read_text(encoding="utf8")).get(target) if place.exists() else None
+    if found is None or "verdict" not in found:
+        raise InputError(
+            f"{target} was not audited, so there is nothing to guard by. Label some rows first: "
+            f"guidebook audit {book.path} --label 100."
+        )
+    if found["verdict"] == "keep_source_only":
+        return TWIN, f"the audit of {target} says: keep source-only"
+    words = "ship" if found["verdict"] == "ship" else f"label {found['more']} more rows; until then the adapted model"
+    return domain, f"the audit of {target} says: {words}"
+
+
+def prior_of(book: Guidebook, domain: str, prior: str) -> Floats:
+    """Return the class shares (C,) that "estimated" or "0.1,0.9" stands for.
+
+    Raises:
+        InputError: no estimate is stored, or the numbers are not one share per label that sum to 1.
+    """
+    labels = book.labels
+    if prior == ESTIMATED:
+        target = target_of(book, domain)
+        entries = {entry["name"]: entry for entry in book.meta.get("scores", {}).get("targets", ())}
+        if "prior" not in entries.get(target, {}):
+            raise InputError(
+                f"No class shares were estimated for {target}: that needs held-out source rows of every class "
+                "(task.dev). Give them: --prior 0.1,0.9."
+            )
+        return np.array([entries[target]["prior"]["em"][name]["estimate"] for name in labels])
+    try:
+        shares = np.array([float(part) for part in prior.split(",")])
+    except ValueError:
+        shares = np.zeros(0)
+    if len(shares) != len(labels) or (shares < 0).any() or abs(float(shares.sum()) - 1) > 0.01:
+        raise InputError(
+            f"--prior {prior!r} is neither 'estimated' nor {len(labels)} shares that sum to 1, one for each of "
+            f"{', '.join(labels)}. Write for example --prior {','.join([f'{1 / len(labels):.2f}'] * len(labels))}."
+        )
+    return np.asarray(shares / shares.sum())
+
+
+def with_prior(book: Guidebook, variant: str, probabilities: Floats, prior: Floats) -> Floats:
+    """Return probabilities (N, C) of a variant, calibrated on source rows and corrected for class shares (C,).
+
+    Raises:
+        InputError: the guidebook holds no calibration of the variant.
+    """
+    found: dict[str, Any] = book.meta.get("scores", {})
+    arm = "linear_probe" if variant == BASE_VARIANT else variant.partition(":")[0]
+    if arm not in found.get("calibration", {}):
+        raise InputError(
+            f"No calibration of {arm} is stored, and without one no class shares can be corrected for. Hold out source "
+            "rows (task.dev) and adapt again."
+        )
+    fit = Calibration(found["calibration"][arm]["scale"], np.array(found["calibration"][arm]["bias"]))
+    source = np.array([found["source_prior"][name] for name in book.labels])
+    return corrected(fit(probabilities), source, prior)
+
+
+def variant_of(book: Guidebook, domain: str) -> str:
+    """Return the variant that answers for a domain."""
+    if domain in book.meta.get("variants", ()):
+        return domain
+    return str(book.meta["serves"][target_of(book, domain)])
+
+
+def unlike(book: Guidebook, domain: str, texts: Sequence[str], text_pairs: Sequence[str] | None = None) -> Floats:
+    """Return how unlike the source and the target each text is, (N,) 0..1; see `strangeness`.
+
+    Raises:
+        InputError: the guidebook keeps no known rows.
+    """
+    place = book.path / KNOWN_ROWS
+    stored = load_file(place) if place.exists() else {}
+    names = ("source", f"target {target_of(book, domain if domain != TWIN else 'auto')}")
+    known = [
+        Reference(stored[f"{name}/rows"].astype(np.float64), stored[f"{name}/distances"].astype(np.float64))
+        for name in names
+        if f"{name}/rows" in stored
+    ]
+    if not known:
+        raise InputError("This guidebook keeps no known rows to tell strange ones by: adapt again, with more rows.")
+    task, settings = book.meta["task"], book.meta["recipe"]["train"]
+    rows = make_rows(texts, text_pairs, book.host.tokenizer, task["max_length"])
+    with book.host.disabled():
+        return strangeness(pooled_rows(book.host, rows, task["pooling"], settings["dtype"]), known)

@@ -1,0 +1,209 @@
+"""Label shift: the class shares of a target from unlabelled rows, and probabilities corrected for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from guidebook.errors import InputError
+from guidebook.evaluation.resampling import resample
+from guidebook.evaluation.seen import Floats, Ints
+
+SMALLEST = 1e-6  # probabilities are read as at least this
+RIDGE = 1e-4  # keeps the fit finite where the classes are separable, and moves the class shares by about as little
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Probabilities p become softmax(scale log p + bias)."""
+
+    scale: float
+    """One over the temperature."""
+    bias: Floats
+    """(C,), 0 for the first class."""
+
+    def __call__(self, probabilities: Floats) -> Floats:
+        """(N, C) -> (N, C) calibrated probabilities."""
+        return _softmax(self.scale * _logs(probabilities) + self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class Prior:
+    """Class shares (C,) of a domain with the 95 % interval of each."""
+
+    estimate: Floats
+    low: Floats
+    high: Floats
+
+
+def calibrate(probabilities: Floats, labels: Ints) -> Calibration:
+    """Return the bias-corrected temperature scaling that fits labelled rows (N, C), (N,) best.
+
+    Reference:
+        Alexandari, Kundaje & Shrikumar 2020, Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Beat at
+        Label Shift Adaptation, section 3 (BCTS).
+
+    Differs:
+        A ridge of 1e-4 of the rows' weight toward no change keeps separable rows from an infinite scale.
+    """
+    weights = np.full((1, len(labels)), 1 / len(labels))
+    scale, bias = _fit(_logs(probabilities), labels, weights)
+    return Calibration(float(scale[0]), bias[0])
+
+
+def em_prior(probabilities: Floats, source_prior: Floats, steps: int = 10_000, tolerance: float = 1e-9) -> Floats:
+    """Return the class shares (C,) under which calibrated target rows (N, C) are most likely.
+
+    Reference:
+        Saerens, Latinne & Decaestecker 2002, Adjusting the Outputs of a Classifier to New a Priori Probabilities,
+        equation 2.9.
+    """
+    ratios = (probabilities / np.maximum(source_prior, SMALLEST))[None]  # (1, N, C)
+    weights = np.full((1, len(probabilities)), 1 / len(probabilities))
+    return np.asarray(_em(ratios, weights, source_prior[None], steps, tolerance)[0])
+
+
+def confusion_prior(source: Floats, labels: Ints, target: Floats) -> Floats:
+    """Return the class shares (C,) that turn the source's confusion matrix into the target's predictions (BBSE).
+
+    Args:
+        source: (S, C) probabilities on labelled source rows.
+        labels: (S,) their classes.
+        target: (R, C) probabilities on target rows.
+
+    Reference:
+        Lipton, Wang & Smola 2018, Detecting and Correcting for Label Shift with Black Box Predictors, section 4, with
+        hard predictions.
+
+    Differs:
+        The pseudo-inverse, since a class may never be predicted; negative shares become 0 and all are scaled to 1.
+    """
+    weights = np.full((1, len(labels)), 1 / len(labels)), np.full((1, len(target)), 1 / len(target))
+    return np.asarray(_inverted(source, labels, target, weights)[0])
+
+
+def corrected(probabilities: Floats, source_prior: Floats, target_prior: Floats) -> Floats:
+    """(N, C) calibrated probabilities under the source's class shares -> under the target's.
+
+    Reference:
+        Saerens, Latinne & Decaestecker 2002, equation 2.4.
+
+    >>> corrected(np.array([[0.5, 0.5]]), np.array([0.5, 0.5]), np.array([0.2, 0.8])).round(2).tolist()
+    [[0.2, 0.8]]
+    """
+    weighed = probabilities * (target_prior / np.maximum(source_prior, SMALLEST))
+    return np.asarray(weighed / np.maximum(weighed.sum(1, keepdims=True), 1e-300))
+
+
+def estimated_priors(
+    source: Floats, labels: Ints, target: Floats, *, draws: int = 200, seed: int = 0
+) -> dict[str, Prior]:
+    """Return the target's class shares by calibrated EM ("em") and by BBSE ("confusion"), with bootstrap intervals.
+
+    Source rows and target rows are resampled, and the calibration is fitted anew in every draw. Both assume that only
+    the class shares differ between the domains; where the texts of a class differ too, the interval does not know.
+
+    Args:
+        source: (S, C) probabilities on labelled source rows that were not trained on.
+        labels: (S,) their classes.
+        target: (R, C) probabilities on rows of the target's pool.
+        draws: Resamples.
+        seed: Seed of the resamples.
+
+    Raises:
+        InputError: a class has no source row.
+    """
+    classes = source.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    if (counts == 0).any():
+        raise InputError(f"Class {int(counts.argmin())} has no held-out source row, so its share cannot be estimated.")
+    generator = np.random.default_rng(seed)
+    on_source = np.concatenate([np.full((1, len(labels)), 1 / len(labels)), resample(len(labels), draws, generator)])
+    on_target = np.concatenate([np.full((1, len(target)), 1 / len(target)), resample(len(target), draws, generator)])
+    once = np.eye(classes)[labels]  # (S, C)
+    shares = np.maximum(on_source @ once, SMALLEST)  # (D, C)
+    scale, bias = _fit(_logs(source), labels, on_source)
+    calibrated = _softmax(scale[:, None, None] * _logs(target) + bias[:, None, :])  # (D, R, C)
+    by_em = _em(calibrated / shares[:, None, :], on_target, shares, 2000, 1e-6)
+    by_confusion = _inverted(source, labels, target, (on_source, on_target))
+    return {"em": _interval(by_em), "confusion": _interval(by_confusion)}
+
+
+def _interval(values: Floats) -> Prior:
+    low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)
+    return Prior(values[0], np.minimum(low, values[0]), np.maximum(high, values[0]))
+
+
+def _logs(probabilities: Floats) -> Floats:
+    return np.log(np.clip(probabilities, SMALLEST, None))
+
+
+def _softmax(logits: Floats) -> Floats:
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(-1, keepdims=True))
+
+
+def _fit(logs: Floats, labels: Ints, weights: Floats, steps: int = 50) -> tuple[Floats, Floats]:
+    """Return scale (D,) and bias (D, C) of every weighting (D, N) of rows: Newton's method with halved steps."""
+    draws, classes = len(weights), logs.shape[1]
+    once = np.eye(classes)[labels]  # (N, C)
+    slopes = np.concatenate(
+        [logs[:, :, None], np.broadcast_to(np.eye(classes)[None], (len(logs), classes, classes))], 2
+    )
+    slopes = np.delete(slopes, 1, axis=2)  # (N, C, K): of each logit by scale and by the biases after the first
+    start = np.zeros(classes)
+    start[0] = 1.0
+    found = np.tile(start, (draws, 1))  # (D, K)
+
+    def losses(at: Floats) -> tuple[Floats, Floats]:
+        chances = _softmax(np.einsum("nck,dk->dnc", slopes, at))
+        fit = -np.einsum("dn,dnc,nc->d", weights, np.log(np.maximum(chances, 1e-300)), once)
+        return fit + RIDGE / 2 * ((at - start) ** 2).sum(1), chances
+
+    value, chances = losses(found)
+    for _ in range(steps):
+        residual = (chances - once) * weights[:, :, None]  # (D, N, C)
+        gradient = np.einsum("dnc,nck->dk", residual, slopes) + RIDGE * (found - start)
+        mean = np.einsum("dnc,nck->dnk", chances, slopes)
+        curve = np.einsum("dn,dnc,nck,ncj->dkj", weights, chances, slopes, slopes, optimize=True)
+        curve -= np.einsum("dn,dnk,dnj->dkj", weights, mean, mean, optimize=True)
+        step = np.linalg.solve(curve + RIDGE * np.eye(classes), gradient[:, :, None])[:, :, 0]
+        factor = np.ones((draws, 1))
+        for _ in range(20):
+            tried, tried_chances = losses(found - factor * step)
+            worse = tried > value + 1e-12
+            if not worse.any():
+                break
+            factor[worse] /= 2
+        better = ~worse
+        found[better] -= (factor * step)[better]
+        value[better], chances[better] = tried[better], tried_chances[better]
+        if np.abs(factor * step).max() < 1e-8:
+            break
+    return found[:, 0], np.concatenate([np.zeros((draws, 1)), found[:, 1:]], 1)
+
+
+def _em(ratios: Floats, weights: Floats, start: Floats, steps: int, tolerance: float) -> Floats:
+    """Return the shares (D, C) that EM reaches from p / source share (D, N, C) with row weights (D, N)."""
+    shares = np.maximum(start, SMALLEST) / np.maximum(start, SMALLEST).sum(1, keepdims=True)
+    for _ in range(steps):
+        joint = ratios * shares[:, None, :]
+        new = np.einsum("dn,dnc->dc", weights, joint / np.maximum(joint.sum(2, keepdims=True), 1e-300))
+        moved = np.abs(new - shares).max()
+        shares = new
+        if moved < tolerance:
+            break
+    return np.asarray(shares)
+
+
+def _inverted(source: Floats, labels: Ints, target: Floats, weights: tuple[Floats, Floats]) -> Floats:
+    """Return BBSE's shares (D, C) for every weighting of source rows (D, S) and target rows (D, R)."""
+    classes = source.shape[1]
+    once, said = np.eye(classes)[labels], np.eye(classes)[source.argmax(1)]
+    joint = np.einsum("ds,sp,sc->dpc", weights[0], said, once, optimize=True)  # (D, predicted, true)
+    there = weights[1] @ np.eye(classes)[target.argmax(1)]  # (D, C)
+    ratio = (np.linalg.pinv(joint) @ there[:, :, None])[:, :, 0]
+    shares = np.clip(ratio * (weights[0] @ once), 0, None)
+    total = shares.sum(1, keepdims=True)
+    return np.asarray(np.where(total > 0, shares / np.maximum(total, 1e-12), 1 / classes))

@@ -1,0 +1,1 @@
+"""How far apart domains are, before anything is trained: first in form, then in content."""

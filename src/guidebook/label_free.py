@@ -1,0 +1,178 @@
+"""What a run can say of its targets without their labels: scores, estimates, class shares, what rows look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from guidebook.data.corpus import documents, labels_of
+from guidebook.data.domains import Population, select_rows
+from guidebook.data.streams import seed_for
+from guidebook.evaluation.abstention import Reference, reference
+from guidebook.evaluation.estimates import estimates
+from guidebook.evaluation.forgetting import language_loss
+from guidebook.evaluation.prior import Prior, calibrate, estimated_priors
+from guidebook.evaluation.seen import Floats, Ints, Seen
+from guidebook.evaluation.validators import VALIDATORS, best, validate
+from guidebook.training.engine import Engine, Outcome
+from guidebook.training.run import Material
+
+TWIN = "source_only"
+ROWS = 256  # of a domain, where the base has to run over them
+FREE_ROWS = 2_000  # of a domain, where predictions are there already
+LM_ROWS = 48
+
+
+def label_free(
+    material: Material, engine: Engine, outcomes: Sequence[Outcome]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Return what stands under "scores" in guidebook.json, and the known rows that strange ones are told by.
+
+    Everything is computed on a sample of the target's pool and on held-out source rows. No target label is read;
+    methods that read them are left out. Without held-out source rows only what needs none is there, and nothing where
+    words are labelled: the scores are those of whole rows.
+    """
+    corpus = material.corpus
+    if material.words:
+        return {"calibration": {}, "targets": []}, {}
+    gold = labels_of(corpus.dev) if corpus.dev else None
+    arms = {outcome.arm: outcome.predictions["source"] for outcome in outcomes if "source" in outcome.predictions}
+    facts: dict[str, Any] = {"calibration": {}, "targets": []}
+    if gold is not None:
+        facts["source_prior"] = _named(
+            np.bincount(gold, minlength=len(corpus.labels.names)) / len(gold), corpus.labels.names
+        )
+        for arm, found in arms.items():
+            fit = calibrate(found, gold)
+            facts["calibration"][arm] = {"scale": fit.scale, "bias": fit.bias.tolist()}
+    known = _kept("source", [engine.pooled(material.rows(population)) for population in corpus.sources])
+    for target in corpus.targets:
+        here = [o for o in outcomes if o.target == target.name and "oracle" not in o.arm]
+        entry, rows = _target(target, (material, engine), here, gold)
+        facts["targets"].append(entry)
+        known |= _kept(f"target {target.name}", [rows])
+    return facts, known
+
+
+def _target(
+    target: Population, made: tuple[Material, Engine], outcomes: Sequence[Outcome], gold: Ints | None
+) -> tuple[dict[str, Any], Floats]:
+    """Return the entry of one target and pooled rows of a sample of its pool."""
+    material, engine = made
+    corpus = material.corpus
+    pool, chances = _on_pool(target, made, outcomes)
+    few = _sample(target, min(ROWS, len(target.texts)), engine.seed)
+    rows = engine.pooled(material.rows(few))
+    source_rows = None
+    if gold is not None:
+        source_rows = np.concatenate([engine.pooled(material.rows(population)) for population in corpus.dev])
+    losses = _language_losses(few, outcomes, engine)
+    together = np.stack(list(chances.values())) if len(chances) > 2 else None
+    sees = {
+        outcome.arm: (
+            None
+            if gold is None or "source" not in outcome.predictions
+            else Seen(outcome.predictions["source"], gold, source_rows, sum(len(p.texts) for p in corpus.sources)),
+            Seen(
+                chances[outcome.arm],
+                rows=rows,
+                total=len(target.texts),
+                lm_loss=losses.get(outcome.arm),
+                candidates=together,
+            ),
+        )
+        for outcome in outcomes
+        if outcome.arm in chances
+    }
+    found = {arm: validate(source or Seen(there.probabilities), there) for arm, (source, there) in sees.items()}
+    guesses = {
+        arm: {name: vars(interval) for name, interval in estimates(source, there, seed=engine.seed).items()}
+        for arm, (source, there) in sees.items()
+        if source is not None
+    }
+    entry: dict[str, Any] = {
+        "name": target.name,
+        "pool_rows": len(target.texts),
+        "rows_read": pool,
+        "validators": found,
+        "picks": _picks(found),
+        "estimates": guesses,
+    }
+    twin = sees.get(TWIN, (None, None))[0]
+    if gold is not None and twin is not None and (np.bincount(gold, minlength=len(corpus.labels.names)) > 0).all():
+        priors = estimated_priors(twin.probabilities, gold, chances[TWIN], seed=engine.seed)
+        shares = np.bincount(gold, minlength=len(corpus.labels.names)) / len(gold)
+        entry["prior"] = {"of": TWIN, **{name: _interval(prior, corpus.labels.names) for name, prior in priors.items()}}
+        entry["prior"]["shifted"] = bool(((shares < priors["em"].low) | (shares > priors["em"].high)).any())
+    return entry, rows
+
+
+def _on_pool(
+    target: Population, made: tuple[Material, Engine], outcomes: Sequence[Outcome]
+) -> tuple[int, dict[str, Floats]]:
+    """Return how many rows of the pool were read, and each arm's probabilities on the same ones."""
+    material, engine = made
+    test = material.corpus.tests[target.name]
+    if test is target:  # the pool was predicted already
+        chosen = _chosen(len(target.texts), FREE_ROWS, engine.seed)
+        found = {o.arm: o.predictions["target"][chosen] for o in outcomes if "target" in o.predictions}
+        return len(chosen), {arm: values for arm, values in found.items() if np.isfinite(values).all()}
+    few = _sample(target, min(ROWS, len(target.texts)), engine.seed)
+    rows = material.rows(few)
+    found = {}
+    for outcome in outcomes:
+        if outcome.stages and outcome.predictions:
+            found[outcome.arm] = engine.predict(outcome.stages[-1], rows)
+        elif outcome.head is not None:
+            found[outcome.arm] = engine.probe(outcome.head, rows)
+    return len(few.texts), found
+
+
+def _language_losses(few: Population, outcomes: Sequence[Outcome], engine: Engine) -> dict[str, float]:
+    """Return the language-modelling loss of every trained model on texts of the pool; masked once for all."""
+    texts = documents(few)[:LM_ROWS]
+    found = {}
+    for outcome in outcomes:
+        if outcome.stages:
+            engine.attach(outcome.stages[-1])
+            seed = seed_for(engine.seed, "language loss") % 2**32
+            found[outcome.arm] = language_loss(
+                engine.host, texts, length=engine.train.max_length, rows=LM_ROWS, seed=seed
+            )
+    return found
+
+
+def _picks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Return which of the models that all have a score each validator would choose."""
+    found = {}
+    for name in VALIDATORS:
+        known = {arm: values[name] for arm, values in scores.items() if name in values}
+        if len(known) > 1:
+            found[name] = best(name, known)
+    return found
+
+
+def _chosen(rows: int, most: int, seed: int) -> Ints:
+    return np.sort(np.random.default_rng(seed_for(seed, "label free") % 2**32).permutation(rows)[:most])
+
+
+def _sample(population: Population, most: int, seed: int) -> Population:
+    return select_rows(population, _chosen(len(population.texts), most, seed))
+
+
+def _kept(name: str, parts: Sequence[Floats]) -> dict[str, np.ndarray]:
+    found: Reference | None = reference(np.concatenate(parts)[: 8 * ROWS], most=ROWS)
+    if found is None:
+        return {}
+    return {f"{name}/rows": found.rows.astype(np.float16), f"{name}/distances": found.distances.astype(np.float32)}
+
+
+def _named(shares: Floats, names: Sequence[str]) -> dict[str, float]:
+    return dict(zip(names, shares.tolist(), strict=True))
+
+
+def _interval(prior: Prior, names: Sequence[str]) -> dict[str, dict[str, float]]:
+    parts = zip(names, prior.estimate.tolist(), prior.low.tolist(), prior.high.tolist(), strict=True)
+    return {name: {"estimate": estimate, "low": low, "high": high} for name, estimate, low, high in parts}

@@ -1,0 +1,44 @@
+"""What a run says of its targets without their labels, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+CLASSES_SHOWN = 5
+
+
+def said_without_labels(scores: Mapping[str, Any], method: str, name: str) -> list[str]:
+    """Return the accuracy that is guessed and the class shares, target by target.
+
+    Args:
+        scores: What stands under "scores" in guidebook.json; may be empty.
+        method: The method's key.
+        name: Its name for people.
+    """
+    lines = []
+    for target in scores.get("targets", ()):
+        guess = target["estimates"].get(method, {}).get("threshold_confidence")
+        if guess:
+            lines.append(
+                f"{target['name']}, guessed without labels: {name} is right on about {_interval(guess)[0]} % (ATC; "
+                f"{_interval(guess)[1]} by chance in the rows, its own error comes on top)."
+            )
+        if "prior" in target:
+            shares = ", ".join(
+                f"{label} {_interval(share)[0]} % ({_interval(share)[1]}; source "
+                f"{100 * scores['source_prior'][label]:.1f})"
+                for label, share in list(target["prior"]["em"].items())[:CLASSES_SHOWN]
+            )
+            lines.append(f"{target['name']}, class shares guessed without labels: {shares}.")
+            if target["prior"]["shifted"]:
+                lines.append(
+                    f"{target['name']}: its class shares seem to differ from the source's. Methods that align domains "
+                    "or reward balanced predictions assume that they do not, and can hurt; see `predict --prior`."
+                )
+    return lines
+
+
+def _interval(found: Mapping[str, float]) -> tuple[str, str]:
+    """Return estimate and interval in percent, without the sign."""
+    return f"{100 * found['estimate']:.1f}", f"{100 * found['low']:.1f} to {100 * found['high']:.1f}"

@@ -74,7 +74,8 @@ def test_a_model_of_six_billion_weights_is_told_without_loading_any(tmp_path):
     assert 3_000 < quarter < 4_000  # embeddings and head stay in bf16
 
 
-def test_other_bases_are_left_out(tiny_base):
+def test_other_bases_are_left_out(tiny_base, base):
+    assert memory_needed(base("bloom"), Houlsby(reduction=4), TRAIN) is None
     assert empty_base(str(tiny_base("bert"))) is None
     assert memory_needed(str(tiny_base("bert")), Houlsby(), TRAIN) is None
     with pytest.raises(InputError, match="no such folder"):

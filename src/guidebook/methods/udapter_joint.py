@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from guidebook.losses.divergences import Divergence
 from guidebook.losses.schedules import ramp, ramp_by_batch_size
 from guidebook.losses.task import TaskLoss
-from guidebook.methods.stage import Stage
+from guidebook.methods.stage import Schedule, Stage
 
 if TYPE_CHECKING:
     from guidebook.training.run import Run
 
-SCHEDULES = {"paper": ramp, "as_released": ramp_by_batch_size}
+SCHEDULES: dict[str, Schedule] = {"paper": ramp, "as_released": ramp_by_batch_size}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
     adapters = _adapters(engine, outcomes, method)
     total = host.base_parameters
     moving = max((item["trainable_parameters"] for item in _stages(outcomes)), default=0)
-    per_domain = _megabytes_per_domain(adapters, outcomes, method)
+    per_domain = _megabytes_per_domain(outcomes, method)
     return {
         "format": 1,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -173,6 +174,8 @@ def _stages(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for outcome in outcomes:
         for trained in outcome.stages:
+            if not trained.figures:
+                continue  # only put earlier adapters together
             entry = found.setdefault(
                 (outcome.arm, trained.key),
                 {
@@ -190,11 +193,14 @@ def _stages(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _megabytes_per_domain(adapters: Sequence[dict[str, Any]], outcomes: Sequence[Outcome], method: str) -> float:
+def _megabytes(folder: Path) -> float:
+    return round(sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6, 3)
+
+
+def _megabytes_per_domain(outcomes: Sequence[Outcome], method: str) -> float:
     """Return the mean size of what one target needs to be served: the adapters of its last stage's stack."""
-    sizes = {(item["stage"], item["name"]): item["megabytes"] for item in adapters}
     served = [
-        sum(sizes.get((outcome.stages[-1].key, name), 0.0) for name in outcome.stages[-1].stage.train)
+        sum(_megabytes(outcome.stages[-1].places[name]) for name in outcome.stages[-1].stack)
         for outcome in outcomes
         if outcome.arm == method and outcome.stages
     ]
@@ -210,13 +216,12 @@ def _adapters(engine: Engine, outcomes: Sequence[Outcome], method: str) -> list[
         for trained in outcome.stages:
             for name in trained.stage.train:
                 folder = trained.places[name]
-                size = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
                 found[str(folder)] = {
                     "name": name,
                     "variant": outcome.arm,
                     "kind": engine.adapter.kind,
                     "parameters": trained.figures["trainable_parameters"],
-                    "megabytes": round(size / 1e6, 3),
+                    "megabytes": _megabytes(folder),
                     "stage": trained.key,
                 }
     return list(found.values())

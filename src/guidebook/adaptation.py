@@ -214,7 +214,8 @@ def plan_ahead(recipe: Recipe, material: Material, engine: Engine) -> dict[str, 
                 key = engine.key(stage, made)
                 planned = Trained(key, Path(), stage, (), {}, {}, engine.store.find(key) is not None)
                 made |= dict.fromkeys(stage.train, planned)
-                plans.append((arm, target.name, planned))
+                if stage.losses:
+                    plans.append((arm, target.name, planned))
     return estimate_stages(engine, plans)
 
 

@@ -205,8 +205,10 @@ def placement_for(model: Any, modules: Mapping[str, str] = NONE) -> Placement:
     )
 
 
-def layers_to_use(spec: str | Sequence[int], count: int) -> list[int]:
+def layers_to_use(spec: str | Sequence[int], count: int, field: str = "adapter.layers") -> list[int]:
     """Return the positions, ascending, that "all", "top 2", "bottom 2", "all but last" or a list picks out of `count`.
+
+    `field` names in errors where the choice stands.
 
     Raises:
         InputError: not one of these, or a layer that the base does not have.
@@ -217,7 +219,7 @@ def layers_to_use(spec: str | Sequence[int], count: int) -> list[int]:
     everything = list(range(count))
     if not isinstance(spec, str):
         if not spec or not set(spec) <= set(everything):
-            raise InputError(f"adapter.layers is {list(spec)}, but the base has layers 0 to {count - 1}.")
+            raise InputError(f"{field} is {list(spec)}, but the base has layers 0 to {count - 1}.")
         return sorted(set(spec))
     words = spec.split()
     if words == ["all"]:
@@ -228,6 +230,6 @@ def layers_to_use(spec: str | Sequence[int], count: int) -> list[int]:
         size = int(words[1])
         return everything[-size:] if words[0] == "top" else everything[:size]
     raise InputError(
-        f"adapter.layers is {spec!r}. Use all, all but last, top N, bottom N (N from 1 to {count}), "
+        f"{field} is {spec!r}. Use all, all but last, top N, bottom N (N from 1 to {count}), "
         f"or a list of layers from 0 to {count - 1}."
     )

@@ -10,6 +10,7 @@ import xxhash
 
 from guidebook.data.large import joined, release
 from guidebook.data.tokens import Tokens
+from guidebook.errors import InputError
 
 PIECE = 2**20  # token ids copied at a time
 
@@ -73,6 +74,15 @@ def seed_for(seed: int, *role: str | int) -> int:
     wherever they do the same thing.
     """
     return xxhash.xxh3_64_intdigest(repr((seed, *role)).encode()) >> 2
+
+
+def require_rows(stream: Stream, rows: int) -> None:
+    """Raise InputError if a stream has fewer rows than every step shall read of it: some would stand there twice."""
+    if len(stream.tokens) < rows:
+        raise InputError(
+            f"The {stream.name} ({', '.join(stream.domains)}) has {len(stream.tokens)} texts, and every step reads "
+            f"{rows} different ones. Give more text, or choose a method that does not compare domains."
+        )
 
 
 def stack_streams(name: str, parts: Sequence[Stream], ratios: np.ndarray) -> Stream:

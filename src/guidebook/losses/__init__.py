@@ -3,4 +3,6 @@
 LOSSES = {
     "language_modelling": "guidebook.losses.language_modelling:LanguageModelling",
     "task": "guidebook.losses.task:TaskLoss",
+    "divergence": "guidebook.losses.divergences:Divergence",
+    "adversarial": "guidebook.losses.adversarial:Adversarial",
 }

@@ -28,7 +28,8 @@ class Stage:
     name: str
     """Unique within the method."""
     losses: Mapping[str, Loss]
-    """Named parts of the objective. The first one's rows decide how long the stage is."""
+    """Named parts of the objective. The first one's rows decide how long the stage is. None at all: nothing is
+    trained, the adapters `below` are put together as a new stack under the head of the top one."""
     train: Mapping[str, str | None]
     """Adapter that moves -> adapter it starts as a copy of (None: identity). Empty: only heads move."""
     below: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from torch import nn
 from guidebook.adapters.host import Host
 from guidebook.data.streams import Stream, seed_for
 from guidebook.data.tokens import Tokens
+from guidebook.errors import InputError
 from guidebook.losses.contract import Facts, Loss
 from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
@@ -107,7 +108,16 @@ class Engine:
         return self.host.placement.pooling if self.task.pooling == "auto" else self.task.pooling
 
     def key(self, stage: Stage, made: Mapping[str, Trained]) -> str:
-        """Return the hash of everything that decides a stage's result; only what the stage uses is in it."""
+        """Return the hash of everything that decides a stage's result; only what the stage uses is in it.
+
+        Raises:
+            InputError: the stage stacks adapters of a kind that cannot be stacked.
+        """
+        if stage.below and self.adapter.kind == "full":
+            raise InputError(
+                f"The stage {stage.name!r} of this method stacks adapters ({', '.join((*stage.below, *stage.train))}), "
+                "and kind full is a whole model, one at a time. Choose adapter: houlsby or lora, or another method."
+            )
         counted_in = {loss.length_in for loss in stage.losses.values()}
         settings: dict[str, Any] = {"dtype": chosen_dtype(self.train.dtype), "clip": self.train.max_grad_norm}
         settings["parts"] = self.parts  # equal gradients but for rounding, and other dropout masks
@@ -176,6 +186,8 @@ class Engine:
     def train_or_reuse(self, stage: Stage, made: Mapping[str, Trained]) -> Trained:
         """Return the trained stage: from the store if it is there, else trained (on from its last checkpoint)."""
         key = self.key(stage, made)
+        if not stage.losses:
+            return self._restacked(stage, made, key)
         with self.store.lock(key) if processes.is_first() else nullcontext():
             processes.wait()  # the others train along while the first one holds the lock
             folder = self.store.find(key)
@@ -186,6 +198,11 @@ class Engine:
         places = {name: made[name].places[name] for name in stage.below}
         places |= {name: folder / "adapters" / name for name in stage.train}
         return Trained(key, folder, stage, (*stage.below, *stage.train), places, figures, cached)
+
+    def _restacked(self, stage: Stage, made: Mapping[str, Trained], key: str) -> Trained:
+        """Return earlier adapters in the stack that a stage without losses declares, under the head of the top one."""
+        places = {name: made[name].places[name] for name in stage.below}
+        return Trained(key, made[stage.below[-1]].folder, stage, stage.below, places, {}, cached=True)
 
     @_global_random_state_kept()
     def _train(self, stage: Stage, made: Mapping[str, Trained], key: str) -> Path:

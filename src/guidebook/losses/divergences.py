@@ -1,0 +1,244 @@
+"""Divergences: label-free distances between two sets of rows, and the loss that brings two domains together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar, Concatenate, Literal, ParamSpec
+
+import torch
+from torch import Tensor, nn
+
+from guidebook.adapters.placement import layers_to_use
+from guidebook.data.streams import Stream, require_rows
+from guidebook.errors import InputError, RunError, nearest
+from guidebook.losses.contract import Counts, Facts, Reads, View
+from guidebook.tasks.heads import pool
+
+Settings = ParamSpec("Settings")
+LEAST_ROWS = 32
+"""Fewer rows than this, and a divergence measures which rows were drawn."""
+
+
+def in_float32(
+    formula: Callable[Concatenate[Tensor, Tensor, Settings], Tensor],
+) -> Callable[Concatenate[Tensor, Tensor, Settings], Tensor]:
+    """Return the formula with autocast off and half-precision rows widened: in bf16 differences of rows cancel."""
+
+    @functools.wraps(formula)
+    def exact(source: Tensor, target: Tensor, /, *args: Settings.args, **settings: Settings.kwargs) -> Tensor:
+        half = source.dtype in (torch.bfloat16, torch.float16)
+        with torch.autocast(source.device.type, enabled=False):
+            rows = (source.float(), target.float()) if half else (source, target)
+            return formula(*rows, *args, **settings)
+
+    return exact
+
+
+def _distances(one: Tensor, two: Tensor) -> Tensor:
+    """Return Euclidean distances (S, R), not by way of |x|² + |y|² - 2xy, which cancels; zero has gradient zero."""
+    return torch.cdist(one, two, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+@in_float32
+def mmd(
+    source: Tensor, target: Tensor, /, *, factors: Sequence[float] = (0.5, 1.0, 2.0), unbiased: bool = False
+) -> Tensor:
+    """Return the squared maximum mean discrepancy under a sum of Gaussian kernels exp(-d² / (2 σ²)).
+
+    Each σ² is a factor times the mean squared distance of all pairs of the pooled rows (S + R, H), taken as a
+    constant: without that, the gradient could shrink the loss by stretching the kernel.
+
+    Args:
+        source: (S, H) rows.
+        target: (R, H) rows.
+        factors: Of the mean squared distance, one for each kernel.
+        unbiased: False (biased): in [0, 2 * kernels), above 0 for equal distributions by about 1 / S. True: rows are
+            not compared with themselves, right on average and sometimes negative; a loss that can be pushed below
+            zero by chance is a bad target, so training uses the biased one.
+
+    Reference: Gretton et al. 2012, A Kernel Two-Sample Test, JMLR 13, equations 3 and 5; Long et al. 2015, Learning
+        Transferable Features with Deep Adaptation Networks, ICML.
+    Differs: kernels are summed with equal weights, not with optimised ones.
+
+    >>> rows = torch.tensor([[0.0], [1.0]])
+    >>> float(mmd(rows, rows)), float(mmd(rows, rows + 9)) > 1
+    (0.0, True)
+    """
+    rows = torch.cat([source, target])
+    squared = _distances(rows, rows).pow(2)  # (S + R, S + R)
+    mean = squared.detach().mean().clamp(min=torch.finfo(rows.dtype).tiny)
+    kernel = torch.stack([torch.exp(-squared / (2 * factor * mean)) for factor in factors]).sum(0)
+    count = len(source)
+    within = [kernel[:count, :count], kernel[count:, count:]]
+    means = [_mean_without_diagonal(block) if unbiased else block.mean() for block in within]
+    return means[0] + means[1] - 2 * kernel[:count, count:].mean()
+
+
+def _mean_without_diagonal(block: Tensor) -> Tensor:
+    count = len(block)
+    return (block.sum() - block.diagonal().sum()) / (count * (count - 1))
+
+
+@in_float32
+def linear_mmd(source: Tensor, target: Tensor, /) -> Tensor:
+    """Return the squared distance of the two means: the maximum mean discrepancy under the kernel x·y.
+
+    Reference: Gretton et al. 2012, A Kernel Two-Sample Test, JMLR 13, equation 5.
+    """
+    return (source.mean(0) - target.mean(0)).pow(2).sum()
+
+
+@in_float32
+def coral(source: Tensor, target: Tensor, /) -> Tensor:
+    """Return the squared Frobenius distance of the two covariances, divided by 4 H².
+
+    The division makes it orders of magnitude smaller than the others: it needs a weight of its own.
+
+    Reference: Sun and Saenko 2016, Deep CORAL, ECCV Workshops, equation 1.
+    """
+    difference = _covariance(source) - _covariance(target)  # (H, H)
+    return difference.pow(2).sum() / (4 * source.shape[1] ** 2)
+
+
+def _covariance(rows: Tensor) -> Tensor:
+    centred = rows - rows.mean(0)
+    return centred.T @ centred / (len(rows) - 1)
+
+
+@in_float32
+def cmd(source: Tensor, target: Tensor, /, *, moments: int = 5, bounds: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
+    """Return the central moment discrepancy: distances of means and of central moments up to order `moments`.
+
+    Reference: Zellinger et al. 2017, Central Moment Discrepancy for Domain-Invariant Representation Learning, ICLR.
+
+    Raises:
+        InputError: a value lies outside the bounds, which the moments are scaled by.
+    """
+    low, high = bounds
+    least = min(float(source.detach().min()), float(target.detach().min()))
+    most = max(float(source.detach().max()), float(target.detach().max()))
+    if least < low or most > high:
+        raise InputError(
+            f"cmd compares bounded rows, and the values go from {least:.3g} to {most:.3g}, outside {low} to {high}. "
+            "Squash them first, for example with tanh, or give their bounds."
+        )
+    means = source.mean(0), target.mean(0)
+    width = high - low
+    parts = [torch.linalg.vector_norm(means[0] - means[1]) / width]
+    for order in range(2, moments + 1):
+        one, two = ((rows - mean).pow(order).mean(0) for rows, mean in zip((source, target), means, strict=True))
+        parts.append(torch.linalg.vector_norm(one - two) / width**order)
+    return torch.stack(parts).sum()
+
+
+@in_float32
+def energy(source: Tensor, target: Tensor, /) -> Tensor:
+    """Return the energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'|, at least 0, without any bandwidth.
+
+    Reference: Székely and Rizzo 2013, Energy statistics, Journal of Statistical Planning and Inference 143.
+    """
+    across = _distances(source, target).mean()
+    return 2 * across - _distances(source, source).mean() - _distances(target, target).mean()
+
+
+DIVERGENCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {"mmd": mmd, "linear_mmd": linear_mmd, "coral": coral, "cmd": cmd, "energy": energy}
+)
+SQUASHED = frozenset({"cmd"})
+"""Divergences that assume bounded values: their rows go through tanh first."""
+
+
+@torch.no_grad()
+def effective_rank(rows: Tensor) -> Tensor:
+    """Return exp of the entropy of the singular values of rows (N, H), as shares of their sum, 1..min(N, H).
+
+    Rows are not centred, so that rows that all became one point have rank 1, as rows on one line through 0 have.
+
+    Reference: Roy and Vetterli 2007, The effective rank, EUSIPCO; Garrido et al. 2023, RankMe, ICML.
+
+    >>> round(float(effective_rank(torch.eye(4))), 3), round(float(effective_rank(torch.ones(4, 4))), 3)
+    (4.0, 1.0)
+    """
+    with torch.autocast(rows.device.type, enabled=False):
+        values = torch.linalg.svdvals(rows.float())
+        shares = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
+        return torch.exp(torch.special.entr(shares).sum())
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """A divergence between mean-pooled rows of two domains, summed over layers.
+
+    Both streams are pools of unlabelled texts: labelled rows and pools of one domain may differ in form, and a
+    divergence would align the form. Every step compares equally many rows of both; padding is not pooled.
+
+    Raises:
+        InputError: an unknown divergence, too few rows in a step or in a stream.
+    """
+
+    source: Stream
+    target: Stream
+    name: str = "mmd"
+    which: str | tuple[int, ...] = "all"
+    """Layers that are compared: all, all but last, top N, bottom N, or a list counted from 0."""
+    rows: int = LEAST_ROWS
+    """Rows of each domain in a step."""
+    least_rank: float = 0.0
+    """The stage fails when the effective rank of the compared rows falls below this in a layer; 0: never."""
+
+    counts: ClassVar[Counts] = "batches"
+    length_in: ClassVar[Literal["tokens", "rows"]] = "tokens"
+    layers: ClassVar[bool] = True
+    rates: ClassVar[Mapping[str, float]] = MappingProxyType({})
+
+    def __post_init__(self) -> None:
+        if self.name not in DIVERGENCES:
+            raise InputError(
+                f"unknown divergence {self.name!r}.{nearest(self.name, DIVERGENCES)} Known: {', '.join(DIVERGENCES)}."
+            )
+        if self.rows < LEAST_ROWS:
+            raise InputError(f"A divergence of {self.rows} rows is mostly noise. Compare at least {LEAST_ROWS}.")
+        for stream in (self.source, self.target):
+            require_rows(stream, self.rows)
+
+    @property
+    def reads(self) -> Sequence[Reads]:
+        """Both pools, equally many rows."""
+        return (Reads(self.source, rows=self.rows), Reads(self.target, rows=self.rows))
+
+    def modules(self, facts: Facts) -> Mapping[str, nn.Module]:
+        """None; the layers are checked against the base's."""
+        layers_to_use(self.which, facts.layers, "the divergence's layers")
+        return {}
+
+    def __call__(self, views: Sequence[View]) -> Mapping[str, Tensor]:
+        """Return the divergence summed over the layers, and the lowest effective rank of a layer's rows.
+
+        Raises:
+            InputError: the step was cut into parts that are too small to compare.
+            RunError: the rows collapsed, which is the optimum of a divergence that nothing else holds against.
+        """
+        source, target = views
+        if (found := min(len(view.hidden) for view in views)) < LEAST_ROWS:
+            raise InputError(
+                f"train.micro_batches cuts the {self.rows} rows that a divergence compares into sets of {found}. "
+                f"Compare at least {LEAST_ROWS} in each: raise method.rows, or set train.micro_batches to 1."
+            )
+        parts, ranks = [], []
+        for layer in layers_to_use(self.which, len(source.states) - 1):
+            rows = [pool(view.states[layer + 1], view.mask, "mean") for view in (source, target)]  # (S, H), (R, H)
+            ranks.append(effective_rank(torch.cat(rows)))
+            rows = [row.tanh() for row in rows] if self.name in SQUASHED else rows
+            parts.append(DIVERGENCES[self.name](rows[0], rows[1]))
+        rank = torch.stack(ranks).min()
+        if float(rank) < self.least_rank:
+            raise RunError(
+                f"The compared rows have collapsed: their effective rank is {float(rank):.2f}, below "
+                f"{self.least_rank}, {source.fraction:.0%} through the stage. Equal rows have no divergence and carry "
+                "nothing. Lower the learning rate, shorten the stage (train.fuse.tokens), or train the divergence "
+                "together with the task (udapter_joint, joint)."
+            )
+        return {"loss": torch.stack(parts).sum(), "effective_rank": rank}

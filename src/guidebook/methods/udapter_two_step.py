@@ -1,0 +1,45 @@
+"""UDApter in two steps: a domain adapter that makes the domains look alike, a task adapter on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from guidebook.losses.divergences import Divergence
+from guidebook.losses.task import TaskLoss
+from guidebook.methods.stage import Stage
+
+if TYPE_CHECKING:
+    from guidebook.training.run import Run
+
+
+@dataclass(frozen=True)
+class UDApterTwoStep:
+    """Train a domain adapter on a divergence alone, freeze it, and learn the task with an adapter stacked on it.
+
+    Reference: Malik et al. 2023, UDApter: Efficient Domain Adaptation Using Adapters, EACL.
+    Differs: padding is not pooled (the released code pools it); learning rates, sizes and lengths are the recipe's
+        (the paper: reduction 32 for both, 1e-5 for 10 epochs, then 1e-4); the stage fails when its rows collapse,
+        which is the optimum of a divergence alone.
+    Reads: source pool, target pool; then source labels.
+    Assumes: equal class priors in both domains.
+    """
+
+    divergence: Literal["mmd", "linear_mmd", "coral", "cmd", "energy"] = "mmd"
+    """Distance between the two sets of rows: mmd (the paper), linear_mmd, coral, cmd or energy."""
+    layers: str | tuple[int, ...] = "all"
+    """Layers whose divergences are summed: all (the paper), all but last, top N, bottom N, or a list from 0."""
+    rows: int = 32
+    """Rows of each domain that are compared in a step, at least 32."""
+    least_rank: float = 2.0
+    """The first stage fails when the effective rank of a layer's rows falls below this: 1 is one point, or one line."""
+
+    assumes_equal_priors: ClassVar[bool] = True
+
+    def plan(self, run: Run) -> Iterator[Stage]:
+        """Align, then learn the task on top."""
+        source, target = run.pool("source"), run.pool("target")
+        between = Divergence(source, target, self.divergence, self.layers, self.rows, self.least_rank)
+        yield Stage("align", {"divergence": between}, train={"domain": None})
+        yield Stage("task", {"task": TaskLoss(run.source)}, train={"task": None}, below=("domain",))

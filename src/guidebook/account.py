@@ -58,6 +58,8 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
         },
         "recipe": recipe.resolved(),
         "method": method,
+        "label_free": getattr(recipe.method, "label_free", True),
+        "notes": {f"{o.arm} for {o.target}": o.notes for o in outcomes if o.notes},
         "seed": recipe.seed,
         "domains": _domains(material, recipe.task.max_length or NEVER_CUT),
         "stages": _stages(outcomes),
@@ -183,7 +185,7 @@ def _stages(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
                     "name": trained.stage.name,
                     "key": trained.key,
                     "targets": [],
-                    "train": list(trained.stage.train),
+                    "train": list(trained.stage.makes),
                     "starts_from": {name: start for name, start in trained.stage.train.items() if start},
                     **trained.figures,
                     "cached": trained.cached,
@@ -214,7 +216,7 @@ def _adapters(engine: Engine, outcomes: Sequence[Outcome], method: str) -> list[
         if outcome.arm not in (method, TWIN):
             continue
         for trained in outcome.stages:
-            for name in trained.stage.train:
+            for name in trained.stage.makes:
                 folder = trained.places[name]
                 found[str(folder)] = {
                     "name": name,

@@ -107,6 +107,7 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         dropout,
         getattr(recipe.adapter, "modules", {}),
         quantise=recipe.quantise,
+        needs_lm_head=False,  # what models text asks for it when it is planned
     )
     host.check_length(max(recipe.train.max_length, recipe.task.max_length))
     if not recipe.task.labelled:
@@ -177,7 +178,7 @@ def follow(arm: str, method: Any, target: Population, material: Material, engine
     made: dict[str, Trained] = {}
     for stage in method.plan(run):
         trained = engine.train_or_reuse(stage, made)
-        made |= dict.fromkeys(stage.train, trained)
+        made |= dict.fromkeys(stage.makes, trained)
         outcome.stages.append(trained)
     if run.has_task and not run.predictions and outcome.stages:
         run.submit(_Predictions(engine, outcome).latest)
@@ -201,6 +202,10 @@ class _Predictions:
     def latest(self, rows: Rows) -> np.ndarray:
         return self.engine.predict(self.outcome.stages[-1], rows)
 
+    def note(self, text: str) -> None:
+        self.outcome.notes.append(text)
+        self.engine.listener.note(f"{self.outcome.arm} for {self.outcome.target}: {text}")
+
 
 def plan_ahead(recipe: Recipe, material: Material, engine: Engine) -> dict[str, Any]:
     """Return what the run will do before it does it: stages, tokens, seconds, parameters, memory."""
@@ -211,10 +216,9 @@ def plan_ahead(recipe: Recipe, material: Material, engine: Engine) -> dict[str, 
         for target in material.corpus.targets:
             made: dict[str, Trained] = {}
             for stage in method.plan(Run(material, target, engine.seed, None)):
-                key = engine.key(stage, made)
-                planned = Trained(key, Path(), stage, (), {}, {}, engine.store.find(key) is not None)
-                made |= dict.fromkeys(stage.train, planned)
-                if stage.losses:
+                planned = engine.planned(stage, made)
+                made |= dict.fromkeys(stage.makes, planned)
+                if stage.losses or stage.combine:
                     plans.append((arm, target.name, planned))
     return estimate_stages(engine, plans)
 

@@ -285,6 +285,7 @@ def load(first: str | Path, *more: str | Path) -> Guidebook:
         held.get("dtype", "float32"),
         modules=held.get("modules", {}),
         quantise=held.get("quantise"),
+        needs_lm_head=False,
     )
     for name, (_, facts) in books.items():
         if facts["base"]["fingerprint"] != host.fingerprint:

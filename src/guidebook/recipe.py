@@ -203,6 +203,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         for key in ("source", "sources", "targets", "unlabelled", "general"):
             if isinstance(part, dict) and key in part:
                 part[key] = [_anchored(item, path.parent) for item in _listed(part[key])]
+    if isinstance(method := content.get("method"), dict) and isinstance(method.get("path"), str):
+        content["method"] = {**method, "path": str(path.parent / method["path"])}
     if isinstance(base := content.get("base"), str) and base not in SAW and (path.parent / base).is_dir():
         content["base"] = str(path.parent / base)
     return content

@@ -19,7 +19,8 @@ from guidebook.evaluation.records import append_record
 from guidebook.reports.card import write_card
 from guidebook.reports.page import write_report
 from guidebook.text_account import text_records
-from guidebook.training.engine import HEADS, Outcome
+from guidebook.training.combination import HEADS
+from guidebook.training.engine import Outcome
 from guidebook.training.store import fsync_folder
 
 FACTS = "guidebook.json"
@@ -107,6 +108,7 @@ def records(facts: dict[str, Any]) -> list[dict[str, Any]]:
             found.append(
                 {
                     "arm": arm,
+                    "label_free": facts["label_free"] or arm != facts["method"],
                     "target": target["name"],
                     "rows": target["rows"],
                     "transductive": target["transductive"],
@@ -152,7 +154,7 @@ def _write_variant(
     last = outcome.stages[-1]
     place = folder / "source_only" if in_twin else folder
     suffix = f"-{_folder_name(variant.partition(':')[2])}" if ":" in variant else ""
-    trained = {name: stage.places[name] for stage in outcome.stages for name in stage.stage.train}  # the last one wins
+    trained = {name: stage.places[name] for stage in outcome.stages for name in stage.stage.makes}  # the last one wins
     for name, made in trained.items():
         target = place / "adapters" / f"{name}{suffix}"
         if not target.exists():

@@ -71,6 +71,7 @@ class Base:
         path: Where it was loaded from.
         dtype: Of the weights in memory that are not quantised.
         quantise: How its linear layers are held, if not in `dtype`.
+        has_lm_head: Whether its language-modelling head was stored with it; else the head is zero.
     """
 
     model: nn.Module
@@ -80,6 +81,7 @@ class Base:
     path: str
     dtype: str = "float32"
     quantise: Quantised | None = None
+    has_lm_head: bool = True
 
     def config_in_memory(self) -> Any:
         """Return the stored configuration with the dtype and class that the model in memory has."""
@@ -106,8 +108,18 @@ class Base:
             )
 
 
-def load_base(base: str, dtype: str = "float32", dropout: bool = False, *, quantise: Quantised | None = None) -> Base:
+def load_base(
+    base: str,
+    dtype: str = "float32",
+    dropout: bool = False,
+    *,
+    quantise: Quantised | None = None,
+    needs_lm_head: bool = True,
+) -> Base:
     """Return the base under its language-modelling class; without `dropout`, every dropout probability is zero.
+
+    Without `needs_lm_head`, a head that is not stored with the base (sentence encoders have none) is set to zero: it
+    is the same at every load, so the base keeps its fingerprint, and nothing is ever learned through it.
 
     Raises:
         InputError: no such base, no connection, no language-modelling class or no trained head; an unknown dtype or
@@ -143,7 +155,8 @@ def load_base(base: str, dtype: str = "float32", dropout: bool = False, *, quant
                 f"Base {base!r} cannot be loaded: {str(error).strip().splitlines()[0]} "
                 f"Name {PACKAGED[0]}, a folder with a model, or a model id of the Hub that can be reached from here."
             ) from error
-    if missing := sorted(report["missing_keys"]):
+    missing = sorted(report["missing_keys"])
+    if missing and (needs_lm_head or any(name.startswith(f"{model.base_model_prefix}.") for name in missing)):
         raise InputError(
             f"Base {base!r} has no trained language-modelling head: {missing[0]} and {len(missing) - 1} more tensors "
             f"are not stored with it and would be random. Choose a base saved from {type(model).__name__}."
@@ -158,7 +171,10 @@ def load_base(base: str, dtype: str = "float32", dropout: bool = False, *, quant
         model.config.use_cache = (
             False  # nothing is generated here: a cache of keys and values would be made for nothing
         )
-    return Base(model, tokenizer, stored, identity, path, dtype, quantise)
+    with torch.no_grad():
+        for name in missing:
+            model.get_parameter(name).zero_()
+    return Base(model, tokenizer, stored, identity, path, dtype, quantise, not missing)
 
 
 def lm_kind(config: Any) -> Any:

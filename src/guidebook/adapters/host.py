@@ -42,6 +42,7 @@ class Host:
         base_path: Where the base was loaded from.
         dtype: Of the base's weights in memory that are not quantised; adapters are float32 whatever it is.
         quantise: How the base's linear layers are held, if not in `dtype`.
+        has_lm_head: Whether a trained language-modelling head is stored with the base.
         fingerprint: xxh3 of the base's tensors when it was loaded; see `check_base`.
         hidden_size: H of the last hidden state.
         hidden_scale: What its values are times what `lm_head` receives: 1 nearly everywhere.
@@ -51,7 +52,7 @@ class Host:
     def __init__(self, base: Base, modules: Mapping[str, str] = NONE) -> None:
         self.model, self.tokenizer = base.model, base.tokenizer
         self.base_id, self.base_path = base.id, base.path
-        self.dtype, self.quantise = base.dtype, base.quantise
+        self.dtype, self.quantise, self.has_lm_head = base.dtype, base.quantise, base.has_lm_head
         self.config: Any = base.model.config
         self.modules = dict(modules)
         self.placement = placement_for(base.model, modules).trained_as(lm_kind(base.config), modules)
@@ -79,6 +80,7 @@ class Host:
         modules: Mapping[str, str] = NONE,
         *,
         quantise: Quantised | None = None,
+        needs_lm_head: bool = True,
     ) -> Host:
         """Return the base "mini", of a folder, or of the Hub, under its language-modelling class, without adapters.
 
@@ -88,11 +90,12 @@ class Host:
             dropout: Keep the base's own dropout; without it every dropout probability is set to zero.
             modules: Module names by hand, for an architecture without a row in PLACEMENTS.
             quantise: Hold the linear layers in 8 or 4 bits.
+            needs_lm_head: Refuse a base whose language-modelling head is not stored with it.
 
         Raises:
             InputError: no such base, no connection, no language-modelling class or head, an unknown architecture.
         """
-        return cls(load_base(base, dtype, dropout, quantise=quantise), modules)
+        return cls(load_base(base, dtype, dropout, quantise=quantise, needs_lm_head=needs_lm_head), modules)
 
     @property
     def lm_head(self) -> nn.Module:

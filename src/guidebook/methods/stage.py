@@ -38,5 +38,15 @@ class Stage:
     """Weight of a loss over time; 1 where nothing is said."""
     teacher: Teacher | None = None
     """Makes the views that a loss reads as "teacher"."""
+    combine: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """New adapter -> weight of every earlier adapter in it: a stage that adds adapters and trains nothing. Their common
+    ancestor is checked, heads are averaged too. Such a stage has neither losses nor anything in `train`."""
+    base_dropout: float | None = None
+    """Probability of the frozen base's own dropout modules in this stage; None: as the recipe says."""
     learning_rate: float | None = None
     """Peak learning rate; None: the recipe's for this kind of stage, else the adapter kind's own."""
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Names of the adapters that the stage leaves, trained or combined."""
+        return (*self.train, *self.combine)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -24,6 +22,8 @@ from guidebook.losses.contract import Facts, Loss
 from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
 from guidebook.training import processes
+from guidebook.training.combination import HEADS, check_combination, combine, lineage_of
+from guidebook.training.dropout import base_dropout
 from guidebook.training.layers import running
 from guidebook.training.listener import Listener
 from guidebook.training.memory import memory_explained
@@ -31,14 +31,14 @@ from guidebook.training.model import StageModel
 from guidebook.training.packing import PACKS, may_pack, only_predicts
 from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import Rows, input_of, pooled_rows, predict_probabilities
+from guidebook.training.random_state import global_random_state_kept
+from guidebook.training.requirements import require_lm_head
 from guidebook.training.scoring import token_nats
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
 from guidebook.training.stopping import EarlyStopping, hold_out
 from guidebook.training.store import Store, code_digest, key_of
 from guidebook.training.trackers import deciding
 from guidebook.training.trainer import chosen_dtype, train_plan, training_arguments
-
-HEADS = "heads.safetensors"
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Trained:
     """Adapter -> folder of its weights."""
     figures: Mapping[str, Any]
     cached: bool
+    lineage: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Adapter that the stage leaves -> keys of what it grew out of, its initialisation first."""
 
 
 @dataclass
@@ -67,19 +69,8 @@ class Outcome:
     """Probabilities (N, C): "target" on the rows of the final evaluation, "source" on held-out source rows."""
     head: Mapping[str, Any] | None = None
     """A head on the untouched base, where the method made one."""
-
-
-@contextmanager
-def _global_random_state_kept() -> Iterator[None]:
-    """Give the caller's random states back afterwards: Trainer seeds Python, numpy and torch."""
-    plain, numbers = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    with torch.random.fork_rng(devices=list(devices)):
-        try:
-            yield
-        finally:
-            random.setstate(plain)
-            np.random.set_state(numbers)
+    notes: list[str] = field(default_factory=list)
+    """What the method says beside its results."""
 
 
 @dataclass
@@ -142,6 +133,8 @@ class Engine:
                 "weights": {name: [weight(i / 100) for i in range(101)] for name, weight in stage.weights.items()},
                 "train": {name: made[start].key if start else None for name, start in stage.train.items()},
                 "below": [made[name].key for name in stage.below],
+                "combine": {n: [(p, made[p].key, w) for p, w in parts.items()] for n, parts in stage.combine.items()},
+                "stage_dropout": stage.base_dropout,
                 "base": self.host.fingerprint,
                 "adapter": repr(self.adapter) if stage.train else None,
                 "settings": settings,
@@ -150,6 +143,18 @@ class Engine:
                 "code": code_digest(),
             }
         )
+
+    def planned(self, stage: Stage, made: Mapping[str, Trained]) -> Trained:
+        """Return what is known of a stage before it is trained.
+
+        Raises:
+            InputError: it adds adapters that have no sum, or models text on a base without a trained head for that.
+        """
+        check_combination(stage, made)
+        require_lm_head(self.host, stage)
+        key = self.key(stage, made)
+        lineage = lineage_of(stage, made, key, root=key_of({"of": repr(self.adapter), "seed": self.seed}))
+        return Trained(key, Path(), stage, (), {}, {}, self.store.find(key) is not None, lineage)
 
     def plan(self, stage: Stage) -> StagePlan:
         """Return every batch of a stage."""
@@ -185,8 +190,9 @@ class Engine:
 
     def train_or_reuse(self, stage: Stage, made: Mapping[str, Trained]) -> Trained:
         """Return the trained stage: from the store if it is there, else trained (on from its last checkpoint)."""
-        key = self.key(stage, made)
-        if not stage.losses:
+        planned = self.planned(stage, made)
+        key = planned.key
+        if not stage.losses and not stage.combine:
             return self._restacked(stage, made, key)
         with self.store.lock(key) if processes.is_first() else nullcontext():
             processes.wait()  # the others train along while the first one holds the lock
@@ -196,16 +202,19 @@ class Engine:
                 folder = self._train(stage, made, key)
         figures = json.loads((folder / "stage.json").read_text(encoding="utf8"))
         places = {name: made[name].places[name] for name in stage.below}
-        places |= {name: folder / "adapters" / name for name in stage.train}
-        return Trained(key, folder, stage, (*stage.below, *stage.train), places, figures, cached)
+        places |= {name: folder / "adapters" / name for name in stage.makes}
+        stack = (*stage.below, *stage.makes)
+        return Trained(key, folder, stage, stack, places, figures, cached, planned.lineage)
 
     def _restacked(self, stage: Stage, made: Mapping[str, Trained], key: str) -> Trained:
         """Return earlier adapters in the stack that a stage without losses declares, under the head of the top one."""
         places = {name: made[name].places[name] for name in stage.below}
         return Trained(key, made[stage.below[-1]].folder, stage, stage.below, places, {}, cached=True)
 
-    @_global_random_state_kept()
+    @global_random_state_kept()
     def _train(self, stage: Stage, made: Mapping[str, Trained], key: str) -> Path:
+        if stage.combine:
+            return self.store.put(key, lambda folder: combine(self.host, stage, made, folder))
         self.build(stage, made)
         heads = self._heads(stage, made)
         plan = self.plan(stage)
@@ -222,7 +231,8 @@ class Engine:
         self.listener.start(stage.name, plan.steps)
         stopping = self._stopping(stage, model, plan.steps)
         seconds = self.train.checkpoint_seconds
-        with memory_explained(stage.name, self.train), running(self.host, self.train):
+        dropout = base_dropout(self.host.model, stage.base_dropout)
+        with memory_explained(stage.name, self.train), running(self.host, self.train), dropout:
             figures = train_plan(model, plan, arguments, self.listener, seconds, stopping=stopping)
         figures["trainable_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.listener.finish(stage.name, seconds=figures["seconds"])

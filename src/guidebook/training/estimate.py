@@ -33,6 +33,9 @@ def estimate_stages(engine: Engine, plans: Sequence[tuple[str, str, Trained]]) -
         if planned.key in stages:
             stages[planned.key]["targets"].append(target)
             continue
+        if planned.stage.combine:
+            stages[planned.key] = _without_training(arm, target, planned)
+            continue
         plan = engine.plan(planned.stage)
         shape = tuple(type(loss).__name__ for loss in planned.stage.losses.values())
         if not planned.cached and shape not in speeds:
@@ -60,6 +63,12 @@ def estimate_stages(engine: Engine, plans: Sequence[tuple[str, str, Trained]]) -
         "trainable_parameters": trainable,
         "memory_megabytes": round(peak, 1),
     }
+
+
+def _without_training(arm: str, target: str, planned: Trained) -> dict[str, Any]:
+    """Return the entry of a stage that adds adapters: no tokens, no steps, no time worth a number."""
+    nothing = {"tokens": 0, "steps": 0, "seconds": 0.0}
+    return {"arm": arm, "name": planned.stage.name, "targets": [target], **nothing, "cached": planned.cached}
 
 
 def _measure(engine: Engine, plan: StagePlan, least: int = 3) -> tuple[float, int]:

@@ -58,10 +58,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def targets(labels: Callable[[int], Any]) -> list[gb.Domain]:
-    return [
-        gb.Domain(target.name, target.texts, labels=labels(len(target.texts or ()))) for target in domains()["targets"]
-    ]
+def targets(labels: Callable[[int], Any], method: str = "") -> list[gb.Domain]:
+    found = domains(method)["targets"]
+    return [gb.Domain(target.name, target.texts, labels=labels(len(target.texts or ()))) for target in found]
 
 
 def trained(recipe: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
@@ -90,7 +89,7 @@ def test_training_with_poisoned_labels_ordinary_labels_and_none_is_the_same(
     recipe = tiny_recipe(tiny_base("bert"), method=method)
     ordinary = trained(recipe, tmp_path / "ordinary", monkeypatch)
     for name, labels in (("poisoned", Poison), ("none", lambda count: None)):
-        other = recipe.replace(targets=targets(labels))
+        other = recipe.replace(targets=targets(labels, method))
         assert trained(other, tmp_path / name, monkeypatch) == ordinary, name
     assert ordinary or method in ("linear_probe", "tfidf")
 

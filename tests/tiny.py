@@ -181,10 +181,25 @@ def small_adapter(kind: str) -> Any:
     return made(**{key: value for key, value in {"reduction": 4, "rank": 2}.items() if key in known})
 
 
-def domains() -> dict[str, Any]:
-    """A source of 24 labelled rows, two targets of 6 and 7 rows with labels, and general text."""
+COMPARING = ("joint", "dann", "udapter_two_step", "udapter_joint")
+"""Methods that compare sets of at least 32 rows, so that each domain needs as many."""
+
+
+def domains(method: str = "") -> dict[str, Any]:
+    """A source of 24 labelled rows, two targets of 6 and 7 rows with labels, and general text; more where needed."""
     from guidebook import Domain
 
+    if method in COMPARING:
+        many = [f"{text} {number}" for number in range(5) for text in TEXTS]
+        small = domains()
+        return {
+            **small,
+            "unlabelled": Domain("more", [f"a book: {text}" for text in many]),
+            "targets": [
+                Domain("kitchen", [f"the {text}" for text in many[:34]], labels=(LABELS * 5)[:34]),
+                Domain("hotels", [f"{text} indeed" for text in many[3:]], labels=(LABELS * 5)[3:]),
+            ],
+        }
     return {
         "source": Domain("books", [f"{text} {number}" for number in range(3) for text in TEXTS], labels=LABELS * 3),
         "targets": [
@@ -208,5 +223,6 @@ def tiny_recipe(base: Path | str, **changes: Any) -> Any:
         **changes.pop("train", {}),
     }
     task = {"max_length": 16, **changes.pop("task", {})}
-    settings = {"adapter": {"kind": "houlsby", "reduction": 4}, **domains(), **changes}
+    method = changes.get("method", "")
+    settings = {"adapter": {"kind": "houlsby", "reduction": 4}, **domains(str(method)), **changes}
     return Recipe(base=str(base), train=train, task=task, **settings)

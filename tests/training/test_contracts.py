@@ -52,10 +52,12 @@ class Entry:
 
 
 def recipe_of(base: Path, method: str, kind: str) -> Any:
-    """The tiny recipe; five rows of a fold of the oracle need more passes to move everything."""
+    """The tiny recipe; what has few rows or large batches needs more passes to move everything."""
     adapter = {"kind": kind, **({"reduction": 4} if kind in ("houlsby", "pfeiffer") else {})}
     epochs = 4 if method == "target_oracle" else 1
-    train = {"task": {"epochs": epochs, "rows_per_batch": 6, "learning_rate": 1e-2}}
+    train: dict[str, Any] = {"task": {"epochs": epochs, "rows_per_batch": 6, "learning_rate": 1e-2}}
+    if method == "udapter_two_step":
+        train["fuse"] = {"tokens": 2500, "learning_rate": 1e-2}
     return tiny_recipe(base, method=method, adapter=adapter, train=train)
 
 
@@ -176,7 +178,7 @@ def test_a_loaded_guidebook_predicts_bit_for_bit_what_the_run_predicted(
 ) -> None:
     found = entry(method, kind, family)
     loaded = load(found.book.path)
-    for target in domains()["targets"]:
+    for target in domains(method)["targets"]:
         arms = {"source_only": "source_only", "linear_probe": None}
         if method in ("source_only", "target_mlm", "general_mlm", "domain_fusion"):
             arms[method] = target.name

@@ -23,7 +23,7 @@ from guidebook.methods import METHODS
 from guidebook.training.engine import Engine
 from guidebook.training.listener import Listener
 from guidebook.training.run import Run
-from tiny import domains, tiny_recipe
+from tiny import domains, given, tiny_recipe
 
 IDS = torch.randint(5, 150, (3, 9), generator=torch.Generator().manual_seed(0))
 
@@ -56,7 +56,7 @@ def recipe_of(base: Path, method: str, kind: str) -> Any:
     adapter = {"kind": kind, **({"reduction": 4} if kind in ("houlsby", "pfeiffer") else {})}
     epochs = 4 if method == "target_oracle" else 1
     train = {"task": {"epochs": epochs, "rows_per_batch": 6, "learning_rate": 1e-2}}
-    return tiny_recipe(base, method=method, adapter=adapter, train=train)
+    return tiny_recipe(base, method=given(method, base), adapter=adapter, train=train)
 
 
 def logits_of(host: Host) -> Tensor:

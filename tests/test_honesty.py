@@ -21,7 +21,7 @@ from guidebook.data.domains import HiddenLabels
 from guidebook.methods import METHODS
 from guidebook.training.listener import Listener
 from guidebook.training.prediction import make_rows
-from tiny import LABELS, TEXTS, domains, tiny_recipe
+from tiny import LABELS, TEXTS, domains, given, tiny_recipe
 
 
 class Poisoned(Exception):
@@ -86,7 +86,7 @@ def test_training_with_poisoned_labels_ordinary_labels_and_none_is_the_same(
     method: str, tiny_base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cache is another one each time; keys are compared with the weights, because they name the folders."""
-    recipe = tiny_recipe(tiny_base("bert"), method=method)
+    recipe = tiny_recipe(tiny_base("bert"), method=given(method, tmp_path))
     ordinary = trained(recipe, tmp_path / "ordinary", monkeypatch)
     for name, labels in (("poisoned", Poison), ("none", lambda count: None)):
         other = recipe.replace(targets=targets(labels, method))

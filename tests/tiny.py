@@ -210,6 +210,22 @@ def domains(method: str = "") -> dict[str, Any]:
     }
 
 
+def given(method: str, folder: Path) -> Any:
+    """The method's name, with the files that some methods want from their user, written into the folder."""
+    if method == "few_target_labels":
+        rows = "\n".join(f"{label},{text} again" for text, label in zip(TEXTS[:4], LABELS[:4], strict=True))
+        (folder / "few.csv").write_text(f"label,text\n{rows}\n")
+        return {"name": method, "path": str(folder / "few.csv")}
+    if method == "teacher":
+        for target in domains()["targets"]:
+            lines = [
+                f'{{"0": {0.1 * (row + 1):.1f}, "1": {1 - 0.1 * (row + 1):.1f}}}' for row in range(len(target.texts))
+            ]
+            (folder / f"taught-{target.name}.jsonl").write_text("\n".join(lines) + "\n")
+        return {"name": method, "path": str(folder / "taught-{target}.jsonl")}
+    return method
+
+
 def tiny_recipe(base: Path | str, **changes: Any) -> Any:
     """A recipe of a few steps a stage; `train` and `task` are merged with what makes it small."""
     from guidebook import Recipe

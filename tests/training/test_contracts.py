@@ -23,7 +23,7 @@ from guidebook.methods import METHODS
 from guidebook.training.engine import Engine
 from guidebook.training.listener import Listener
 from guidebook.training.run import Run
-from tiny import domains, tiny_recipe
+from tiny import domains, given, tiny_recipe
 
 IDS = torch.randint(5, 150, (3, 9), generator=torch.Generator().manual_seed(0))
 
@@ -58,7 +58,7 @@ def recipe_of(base: Path, method: str, kind: str) -> Any:
     train: dict[str, Any] = {"task": {"epochs": epochs, "rows_per_batch": 6, "learning_rate": 1e-2}}
     if method == "udapter_two_step":
         train["fuse"] = {"tokens": 2500, "learning_rate": 1e-2}
-    return tiny_recipe(base, method=method, adapter=adapter, train=train)
+    return tiny_recipe(base, method=given(method, base), adapter=adapter, train=train)
 
 
 def logits_of(host: Host) -> Tensor:

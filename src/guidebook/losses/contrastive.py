@@ -57,7 +57,7 @@ class Contrastive:
         """The projection, `projection`."""
         seed = seed_for(facts.seed, "projection")
         head = Head(facts.hidden_size, facts.hidden_size, "linear", dropout=0.0, seed=seed)
-        return {"projection": PooledHead(head, facts.pooling)}
+        return {"projection": PooledHead(head, "mean" if facts.pooling == "tokens" else facts.pooling)}
 
     def __call__(self, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the loss of the batch, and the mean cosine of a text's two views."""

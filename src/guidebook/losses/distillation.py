@@ -69,6 +69,9 @@ class Distillation:
         """Return the summed divergence, and the share of rows that the teacher is sure of."""
         student, teacher = (view.modules["head"](view.hidden, view.mask).float() for view in views)  # (B, C)
         goal = teacher.detach() if self.tilt is None else tilted(teacher.detach(), self.tilt)
-        sure = goal.softmax(-1).amax(-1) >= self.threshold  # (B,)
-        each = distillation(student, goal, self.temperature)  # (B,)
-        return {"loss": (each * sure).sum(), "sure": sure.float().mean()}
+        sure = (goal.softmax(-1).amax(-1) >= self.threshold).float()  # (B,), (B, T) for words
+        each = distillation(student, goal, self.temperature) * sure
+        if each.dim() == 2:  # words: a row counts with the mean over its tokens
+            mask = views[0].mask.float()
+            each, sure = ((value * mask).sum(1) / mask.sum(1).clamp(min=1) for value in (each, sure))  # (B, T) -> (B,)
+        return {"loss": each.sum(), "sure": sure.mean()}

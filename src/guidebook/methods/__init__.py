@@ -13,5 +13,13 @@ METHODS = {
     "udapter_two_step": "guidebook.methods.udapter_two_step:UDApterTwoStep",
     "udapter_joint": "guidebook.methods.udapter_joint:UDApterJoint",
     "dann": "guidebook.methods.dann:DANN",
+    "self_training": "guidebook.methods.self_training:SelfTraining",
+    "mean_teacher": "guidebook.methods.mean_teacher:MeanTeacher",
+    "ssd": "guidebook.methods.ssd:SSD",
+    "soup": "guidebook.methods.soup:Soup",
+    "sentence_fusion": "guidebook.methods.sentence_fusion:SentenceFusion",
+    "guided": "guidebook.methods.guided:Guided",
+    "few_target_labels": "guidebook.methods.few_target_labels:FewTargetLabels",
+    "teacher": "guidebook.methods.teacher:GivenTeacher",
     "target_oracle": "guidebook.methods.target_oracle:TargetOracle",
 }

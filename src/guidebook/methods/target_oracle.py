@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from guidebook.losses.task import TaskLoss
 from guidebook.methods.stage import Stage
@@ -19,6 +19,8 @@ class TargetOracle:
 
     folds: int = 5
     """Number of parts the target's labelled rows are cut into."""
+
+    label_free: ClassVar[bool] = False
 
     def plan(self, run: Run) -> Iterator[Stage]:
         """One stage per fold."""

@@ -118,8 +118,9 @@ class Run:
 
     @property
     def corrupts(self) -> bool:
-        """True if "masked" views are corrupted; a causal base reads them as they are."""
-        return not self._material.causal
+        """True if a "masked" view is the text with tokens masked: not on decoders, nor where spans are cut out."""
+        specials = self._material.specials
+        return not self._material.causal and specials.mask is not None and not specials.sentinels
 
     @property
     def labels_words(self) -> bool:

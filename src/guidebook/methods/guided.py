@@ -1,0 +1,112 @@
+"""Guided adaptation: fuse, learn the task and the target's language together, then follow the adapters' own average."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from guidebook.errors import InputError
+from guidebook.losses.contract import How, Loss
+from guidebook.losses.distillation import Distillation
+from guidebook.losses.language_modelling import LanguageModelling
+from guidebook.losses.task import TaskLoss
+from guidebook.methods.mean_teacher import ramp_up
+from guidebook.methods.priors import estimated_prior
+from guidebook.methods.stage import Stage, Teacher
+
+if TYPE_CHECKING:
+    from guidebook.training.run import Run
+
+HOW: dict[bool, How] = {True: "masked", False: "plain"}
+"""The student's view: masked where the base can mask."""
+
+
+@dataclass(frozen=True)
+class Guided:
+    """Fuse the domains, learn the task beside the target's language, then learn from the average of the adapters.
+
+    The average (the teacher) reads whole target texts, the student masked ones; one forward of the masked texts serves
+    language modelling and the distillation. The teacher's predictions are tilted so that their mean has the class
+    shares that calibrated EM estimates for the target: a guard against a teacher that drifts to one class, or to the
+    source's shares where the target has others.
+
+    Reference: this project's own recipe, put together from Zhang et al. 2021 (fusion), Karouzos et al. 2021 (task and
+        masked LM in one stage), Feng et al. 2023 (whole into masked), Tarvainen and Valpola 2017 (averaged teacher),
+        Saerens et al. 2002 (prior).
+    Differs: it is none of these; see each of `domain_fusion`, `mixed`, `ssd`, `mean_teacher`, `self_training`.
+    Reads: source text and all targets' text; source labels; target pool.
+    Assumes: nothing about the class priors.
+    """
+
+    fuse: bool = True
+    """Begin with the fusion stage of domain_fusion."""
+    lm_weight: float = 0.2
+    """Of language modelling on the target beside the task, in both later stages; 0: none."""
+    distil_weight: float = 1.0
+    """Of following the teacher, after the ramp."""
+    temperature: float = 1.0
+    """Of both predictions in the distillation."""
+    threshold: float = 0.6
+    """Rows that the teacher is less sure of than this are left out."""
+    half_life: float = 0.05
+    """Of the average, as a share of the steps."""
+    ramp: float = 0.2
+    """Share of the last stage's steps in which the distillation's weight grows."""
+    guard: bool = True
+    """Tilt the teacher's predictions towards the estimated class shares of the target."""
+
+    def __post_init__(self) -> None:
+        if self.lm_weight < 0 or min(self.distil_weight, self.temperature, self.half_life) <= 0:
+            raise InputError("method.lm_weight is 0 or more; distil_weight, temperature and half_life are above 0.")
+        if not 0 <= self.threshold < 1 or not 0 < self.ramp <= 1:
+            raise InputError("method.threshold is expected in [0, 1) and method.ramp in (0, 1].")
+
+    def plan(self, run: Run) -> Iterator[Stage]:
+        """Fuse, learn task and language, follow the average."""
+        start = None
+        if self.fuse:
+            start = "domain"
+            yield Stage("fuse", {"lm": LanguageModelling(run.text(("source", "targets")))}, train={"domain": None})
+        pool, how = run.pool("target"), HOW[run.corrupts]
+        both: dict[str, Loss] = {"task": TaskLoss(run.source)}
+        if self.lm_weight:
+            both["lm"] = LanguageModelling(pool)
+        weights = {"lm": lambda fraction: self.lm_weight}
+        yield Stage("task", both, train={"task": start}, weights=weights)
+        follow = Distillation(pool, how, self.temperature, self.threshold, self._tilt(run))
+        yield Stage(
+            "guide",
+            {**both, "distil": follow},
+            train={"adapted": "task"},
+            weights={**weights, "distil": lambda fraction: self.distil_weight * ramp_up(fraction, self.ramp)},
+            teacher=Teacher(self.half_life, keep=True),
+        )
+
+    def _tilt(self, run: Run) -> tuple[float, ...] | None:
+        """Return the factors (C,) that give the teacher's mean prediction the estimated class shares."""
+        if not self.guard:
+            return None
+        _, prior, _ = estimated_prior(run)
+        tilt = tilt_towards(run.predicted(), prior)
+        run.note("estimated class shares of the target: " + ", ".join(f"{share:.2f}" for share in prior))
+        return tuple(round(float(value), 6) for value in tilt)
+
+
+def tilt_towards(probabilities: np.ndarray, prior: np.ndarray, steps: int = 200) -> np.ndarray:
+    """Return factors (C,), the first 1, under which the renormalised probabilities (N, C) have the mean `prior` (C,).
+
+    >>> rows = np.array([[0.8, 0.2], [0.6, 0.4]])
+    >>> tilted = rows * tilt_towards(rows, np.array([0.5, 0.5]))
+    >>> (tilted / tilted.sum(1, keepdims=True)).mean(0).round(3).tolist()
+    [0.5, 0.5]
+    """
+    tilt = np.ones(len(prior))
+    for _ in range(steps):
+        found = probabilities * tilt
+        mean = (found / np.maximum(found.sum(1, keepdims=True), 1e-12)).mean(0)
+        tilt = tilt * np.maximum(prior, 1e-3) / np.maximum(mean, 1e-3)
+    found_tilt: np.ndarray = np.clip(tilt / tilt[0], 1e-3, 1e3)
+    return found_tilt

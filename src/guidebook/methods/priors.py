@@ -1,0 +1,51 @@
+"""Class shares of a target that a method estimates on its way, and what it does with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from guidebook.evaluation.prior import calibrate, em_prior
+
+if TYPE_CHECKING:
+    from guidebook.evaluation.seen import Floats
+    from guidebook.training.run import Run
+
+
+def estimated_prior(run: Run) -> tuple[Floats, Floats, Floats]:
+    """Return the source's and the target's class shares (C,), and the calibrated probabilities (N, C) on the pool.
+
+    The target's shares are those of calibrated expectation maximisation from the last stage's model. Without held-out
+    source rows (`task.dev: 0`) the calibration is fitted on rows that were trained on, and believes the model too much.
+
+    Reference: Saerens et al. 2002; Alexandari et al. 2020 (see `evaluation.prior`).
+    """
+    found, labels = run.predicted_source()
+    shares = np.bincount(labels[labels >= 0], minlength=run.classes) / max(int((labels >= 0).sum()), 1)
+    if run.planned or (shares == 0).any():
+        return shares, shares, run.predicted()
+    pool = calibrate(found[labels >= 0], labels[labels >= 0])(run.predicted())
+    return shares, em_prior(pool, shares), pool
+
+
+def balanced_choice(probabilities: Floats, prior: Floats, share: float, threshold: float) -> tuple[Floats, Floats]:
+    """Return ids (n,) of rows to trust and their classes (n,): of every class its part of `share`, surest first.
+
+    A row belongs to the class it is surest of; no class gets more than `share` · `prior` of all rows, none a row whose
+    probability is below `threshold`.
+
+    Args:
+        probabilities: (N, C).
+        prior: (C,) class shares that the choice is to have.
+        share: Of all rows that may be chosen, 0..1.
+        threshold: Least probability of a chosen row.
+    """
+    best, sure = probabilities.argmax(1), probabilities.max(1)
+    chosen = []
+    for label, part in enumerate(prior):
+        mine = np.flatnonzero((best == label) & (sure >= threshold))
+        room = round(share * float(part) * len(probabilities))
+        chosen.append(mine[np.argsort(-sure[mine], kind="stable")][:room])
+    rows = np.sort(np.concatenate(chosen))
+    return rows, best[rows]

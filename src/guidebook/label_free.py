@@ -73,7 +73,7 @@ def broken_assumptions(method: object, scores: Mapping[str, Any]) -> dict[str, l
             here = ", ".join(f"{name} {share:.2f}" for name, share in scores["source_prior"].items())
             found[entry["name"]] = [
                 f"This method assumes that the classes are as frequent in the target as in the source ({here}), but "
-                f"the estimate for the target is {there}. Aligned or balanced to the wrong shares, rows move to the wrong "
+                f"the estimate for the target is {there}. Aligned or balanced to wrong shares, rows move to the wrong "
                 "side. Prefer self_training, mean_teacher, mixed or guided, which do not assume it."
             ]
     return found

@@ -23,7 +23,7 @@ from guidebook.data.domains import Domain, LabelSet, Population, load_target
 from guidebook.data.tags import TagSet, flat
 from guidebook.errors import InputError
 from guidebook.evidence import evidence
-from guidebook.label_free import label_free
+from guidebook.label_free import broken_assumptions, label_free
 from guidebook.recipe import Recipe, name_of
 from guidebook.training import processes
 from guidebook.training.engine import Engine, Outcome, Trained
@@ -74,6 +74,9 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
     closer, known = None, None
     if recipe.task.labelled:
         results["scores"], known = label_free(material, engine, outcomes)
+        for name, notes in broken_assumptions(recipe.method, results["scores"]).items():
+            results["notes"].setdefault(f"{results['method']} for {name}", []).extend(notes)
+            listener.note(f"{name}: {notes[0]}")
         closer = evidence(recipe, material, engine, outcomes)
     engine.clear()
     engine.host.check_base()

@@ -56,6 +56,29 @@ def label_free(
     return facts, known
 
 
+def broken_assumptions(method: object, scores: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return, by target, that a method takes the class shares of source and target to be equal and they seem not to be.
+
+    >>> entry = {"name": "kitchen", "prior": {"shifted": True, "em": {"good": {"estimate": 0.85}}}}
+    >>> class Aligning: assumes_equal_priors = True
+    >>> broken_assumptions(Aligning(), {"source_prior": {"good": 0.5}, "targets": [entry]})["kitchen"][0][:44]
+    'This method assumes that the classes are as '
+    """
+    if not getattr(method, "assumes_equal_priors", False):
+        return {}
+    found = {}
+    for entry in scores.get("targets", ()):
+        if (prior := entry.get("prior")) and prior["shifted"]:
+            there = ", ".join(f"{name} {share['estimate']:.2f}" for name, share in prior["em"].items())
+            here = ", ".join(f"{name} {share:.2f}" for name, share in scores["source_prior"].items())
+            found[entry["name"]] = [
+                f"This method assumes that the classes are as frequent in the target as in the source ({here}), but "
+                f"the estimate for the target is {there}. Aligned or balanced to wrong shares, rows move to the wrong "
+                "side. Prefer self_training, mean_teacher, mixed or guided, which do not assume it."
+            ]
+    return found
+
+
 def _target(
     target: Population, made: tuple[Material, Engine], outcomes: Sequence[Outcome], gold: Ints | None
 ) -> tuple[dict[str, Any], Floats]:

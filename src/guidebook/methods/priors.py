@@ -9,7 +9,7 @@ import numpy as np
 from guidebook.evaluation.prior import calibrate, em_prior
 
 if TYPE_CHECKING:
-    from guidebook.evaluation.seen import Floats
+    from guidebook.evaluation.seen import Floats, Ints
     from guidebook.training.run import Run
 
 
@@ -29,7 +29,7 @@ def estimated_prior(run: Run) -> tuple[Floats, Floats, Floats]:
     return shares, em_prior(pool, shares), pool
 
 
-def balanced_choice(probabilities: Floats, prior: Floats, share: float, threshold: float) -> tuple[Floats, Floats]:
+def balanced_choice(probabilities: Floats, prior: Floats, share: float, threshold: float) -> tuple[Ints, Ints]:
     """Return ids (n,) of rows to trust and their classes (n,): of every class its part of `share`, surest first.
 
     A row belongs to the class it is surest of; no class gets more than `share` · `prior` of all rows, none a row whose
@@ -47,5 +47,5 @@ def balanced_choice(probabilities: Floats, prior: Floats, share: float, threshol
         mine = np.flatnonzero((best == label) & (sure >= threshold))
         room = round(share * float(part) * len(probabilities))
         chosen.append(mine[np.argsort(-sure[mine], kind="stable")][:room])
-    rows = np.sort(np.concatenate(chosen))
-    return rows, best[rows]
+    rows = np.sort(np.concatenate(chosen)).astype(np.int64)
+    return rows, best[rows].astype(np.int64)

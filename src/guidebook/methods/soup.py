@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -44,7 +44,7 @@ class Soup:
             return
         source = run.text(("source",))
         yield Stage("read_source", {"lm": LanguageModelling(source)}, train={"source_domain": None})
-        texts = {"source_domain": run.texts("source")}
+        texts: dict[str, Sequence[str]] = {"source_domain": run.texts("source")}
         for number, name in enumerate(run.target_names):
             adapter = f"target_domain_{number}"
             yield Stage(f"read_{number}", {"lm": LanguageModelling(run.text_of(name))}, train={adapter: None})
@@ -64,7 +64,7 @@ class Soup:
             texts[f"task_{number}"] = run.texts_of(name)
         yield Stage("soup", {}, train={}, combine={"task": self._shares(run, texts)})
 
-    def _shares(self, run: Run, texts: Mapping[str, list[str]]) -> dict[str, float]:
+    def _shares(self, run: Run, texts: Mapping[str, Sequence[str]]) -> dict[str, float]:
         if self.weights == "uniform":
             return dict.fromkeys(texts, 1 / len(texts))
         alike = text_similarity(texts, run.texts("target"))

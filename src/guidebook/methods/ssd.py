@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from guidebook.errors import InputError
+from guidebook.losses.contract import Loss
 from guidebook.losses.distillation import Distillation
 from guidebook.losses.language_modelling import LanguageModelling
 from guidebook.losses.task import TaskLoss
@@ -64,11 +65,13 @@ class SSD:
             yield Stage("fuse", {"lm": LanguageModelling(text)}, train={"domain": None})
         yield Stage("task", {"task": TaskLoss(run.source)}, train={"task": start})
         pool = run.pool("target")
-        distil = {"distil": Distillation(pool, temperature=self.temperature)}
-        losses = {"task": TaskLoss(run.source), **distil} if self.keep_source else distil
+        losses: dict[str, Loss] = {"task": TaskLoss(run.source)} if self.keep_source else {}
+        losses["distil"] = Distillation(pool, temperature=self.temperature)
+        if self.lm_weight:
+            losses["lm"] = LanguageModelling(pool)
         yield Stage(
             "distil",
-            {**losses, "lm": LanguageModelling(pool)} if self.lm_weight else losses,
+            losses,
             train={"adapted": "task"},
             weights={"distil": lambda fraction: self.weight, "lm": lambda fraction: self.lm_weight},
             teacher=Teacher(),

@@ -184,6 +184,7 @@ def _verdict(meta: Facts) -> tuple[Outcome, str, tuple[str, ...]]:
     targets, method = meta["evaluation"]["targets"], meta["method"]
     compared = [(target, outcome_of(difference_of(target))) for target in targets]
     findings = [line for target in targets for line in _findings(target, method)]
+    findings += [f"{of}: {note}" for of, notes in meta.get("notes", {}).items() for note in notes]
     findings += said_without_labels(meta.get("scores") or {}, method, arm_name(method))
     named = {word: [target["name"] for target, found in compared if found == word] for word in get_args(Outcome)}
     known = {found for _, found in compared} - {"unknown"}

@@ -17,6 +17,7 @@ METHODS = {
     "mean_teacher": "guidebook.methods.mean_teacher:MeanTeacher",
     "ssd": "guidebook.methods.ssd:SSD",
     "soup": "guidebook.methods.soup:Soup",
+    "task_arithmetic": "guidebook.methods.task_arithmetic:TaskArithmetic",
     "sentence_fusion": "guidebook.methods.sentence_fusion:SentenceFusion",
     "guided": "guidebook.methods.guided:Guided",
     "few_target_labels": "guidebook.methods.few_target_labels:FewTargetLabels",

@@ -21,6 +21,7 @@ from guidebook.compare.work import RECORDS, Share, work
 from guidebook.errors import InputError, RunError
 from guidebook.evaluation.records import append_record, read_records
 from guidebook.training.engine import Engine
+from tiny import TEXTS
 
 DRIVER = Path(__file__).parent / "kill_driver.py"
 PASSING = ("created", "seconds", "training_seconds", "memory_megabytes", "stages", "machine")
@@ -61,6 +62,31 @@ def test_every_job_has_one_record_with_everything_in_it(done: Any) -> None:
         assert record["recipe"]["source"][0]["path"].endswith(f"{record['source']}.csv")  # re-run from here
         assert record["recipe"]["method"]["name"] == record["method"]
         assert record["memory_megabytes"] > 0
+
+
+def test_records_hold_what_was_said_without_target_labels(done: Any) -> None:
+    _, folder = done
+    for record in read_records(folder / RECORDS):
+        scores = record["scores"]
+        expected = {"source_loss", "source_accuracy", "entropy", "information", "nuclear_norm", "neighbourhood"}
+        assert expected <= set(scores)
+        assert ("mixed_loss" in scores) == (record["method"] != "tfidf")
+        assert scores["source_accuracy"]["value"] == pytest.approx(record["source_accuracy"])
+        assert {name for name, score in scores.items() if not score["higher_is_better"]} >= {"entropy", "source_loss"}
+        assert {"same_as_source", "threshold_confidence"} <= set(record["estimates"])
+        assert record["forgetting"] is None  # no general text
+
+
+def test_forgetting_is_measured_where_there_is_general_text(
+    tmp_path: Path, tiny_base: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
+    path = write_comparison(tmp_path, tiny_base("bert"), methods=["tfidf", "general_mlm"], draws=1)
+    (tmp_path / "general.txt").write_text("\n\n".join(f"it is said that {text}" for text in TEXTS))
+    work(load_comparison(path, ["general=" + str(tmp_path / "general.txt")]), tmp_path / "out")
+    found = {record["method"]: record["forgetting"] for record in read_records(tmp_path / "out" / RECORDS)}
+    assert found["tfidf"] is None
+    assert found["general_mlm"] != 0
 
 
 def test_nothing_runs_twice(done: Any, monkeypatch: pytest.MonkeyPatch) -> None:

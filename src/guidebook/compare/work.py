@@ -19,6 +19,7 @@ from guidebook.account import scores
 from guidebook.adaptation import follow, prepare
 from guidebook.compare.draw import drawn_source
 from guidebook.compare.grid import OF_THE_RUN, Comparison, Group, Job
+from guidebook.compare.scores import forgotten, label_free_scores
 from guidebook.data.tags import flat
 from guidebook.errors import InputError, RunError
 from guidebook.evaluation.records import append_record, machine, read_records, versions
@@ -182,6 +183,8 @@ def _record(job: Job, recipe: Recipe, material: Material, engine: Engine) -> dic
         measured = {
             **_measured(outcome, material, target.name),
             **_costs(outcome, engine),
+            **label_free_scores(material, engine, outcome),
+            "forgetting": forgotten(material, engine, outcome),
         }
     except RunError as error:  # a candidate that diverges is a result: it stays in the table as failed
         measured = {"failed": str(error)}

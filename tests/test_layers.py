@@ -15,7 +15,17 @@ EMPTY_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 LAYERS = [  # top first; a room may import its own row and the rows under it
     {"cli"},
     {"compare", "sklearn"},
-    {"adaptation", "account", "text_account", "text_evaluation", "artifact", "writing", "evidence"}
+    {
+        "adaptation",
+        "assessment",
+        "preparation",
+        "account",
+        "text_account",
+        "text_evaluation",
+        "artifact",
+        "writing",
+        "evidence",
+    }
     | {"label_free", "caution", "audit", "inspection", "retention"},
     {"reports"},  # a guidebook carries its card and report, which are made from guidebook.json alone
     {"training", "methods", "evaluation", "recipe", "jumpstart"},

@@ -14,30 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from guidebook.account import account, scores
-from guidebook.adapters.host import Host
+from guidebook.account import account
 from guidebook.artifact import Guidebook, load
-from guidebook.data.corpus import Corpus, read_corpus
-from guidebook.data.documents import Split, read_documents_corpus
-from guidebook.data.domains import Domain, LabelSet, Population, load_target
-from guidebook.data.tags import TagSet, flat
-from guidebook.errors import InputError
+from guidebook.assessment import evaluate
+from guidebook.data.domains import Population
 from guidebook.evidence import evidence
 from guidebook.label_free import broken_assumptions, label_free
+from guidebook.preparation import prepare
 from guidebook.recipe import Recipe, name_of
 from guidebook.training import processes
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.estimate import estimate_stages
-from guidebook.training.generation import require_causal
-from guidebook.training.layers import check_layers
 from guidebook.training.listener import Listener
 from guidebook.training.memory import available_megabytes, memory_needed
 from guidebook.training.prediction import Rows
 from guidebook.training.run import Material, Run
-from guidebook.training.scoring import start_token
-from guidebook.training.store import Store, default_root, full_disk_explained, key_of
-from guidebook.training.trainer import bf16_is_fast, check_arguments
+from guidebook.training.store import full_disk_explained, key_of
+from guidebook.training.trainer import bf16_is_fast
 from guidebook.writing import check_out, write_guidebook
+
+__all__ = ["BASELINES", "adapt", "arms", "estimate", "evaluate", "follow", "plan_ahead", "prepare"]
 
 BASELINES = ("tfidf", "linear_probe", "source_only")
 
@@ -86,83 +82,6 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
         write_guidebook(folder, results, outcomes, closer, known)
     processes.wait()
     return load(folder)
-
-
-def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
-    """Read the data, hide the targets' labels, load the base and fix what all arms share."""
-    if not recipe.targets:
-        raise InputError(
-            "The recipe has no target. Name unlabelled text: `targets: [kitchen.csv]`, --target kitchen.csv."
-        )
-    check_arguments(recipe.trainer)
-    corpus = read(recipe)
-    for population in (*corpus.everything, *corpus.dev):
-        chosen = {role: name for role, name in vars(population.columns).items() if name}
-        listener.note(
-            f"{population.name} ({population.role}): {len(population.texts)} rows, columns {chosen or 'text'}"
-        )
-        for why, count in population.dropped.items():
-            listener.note(f"{population.name}: {count} rows dropped: {why}")
-    dropout = recipe.train.base_dropout or recipe.adapter.kind == "full"
-    host = Host.load(
-        recipe.base,
-        recipe.base_dtype,
-        dropout,
-        getattr(recipe.adapter, "modules", {}),
-        quantise=recipe.quantise,
-        needs_lm_head=False,  # what models text asks for it when it is planned
-    )
-    host.check_length(max(recipe.train.max_length, recipe.task.max_length))
-    if not recipe.task.labelled:
-        require_causal(host)
-        start_token(host)
-    check_layers(host, recipe.train)
-    if host.dtype != "float32" and not bf16_is_fast():
-        listener.note(f"base_dtype {host.dtype} halves the base's memory; on this machine it is slower than float32")
-    engine = Engine(
-        host=host,
-        adapter=recipe.adapter,
-        task=recipe.task,
-        classes=len(corpus.labels.names),
-        train=recipe.train,
-        seed=recipe.seed,
-        store=Store(default_root()),
-        trainer=recipe.trainer,
-        listener=listener,
-    )
-    material = Material(
-        corpus,
-        host.tokenizer,
-        length=recipe.train.max_length,
-        task_length=recipe.task.max_length,
-        causal=host.placement.kind == "causal",
-        words=recipe.task.words,
-        cache=engine.store.root / "tokens",
-    )
-    return material, engine
-
-
-def read(recipe: Recipe) -> Corpus:
-    """Read every domain the recipe names, as its task wants them."""
-    if not recipe.task.labelled:
-        if recipe.source or recipe.unlabelled:
-            raise InputError(f"The task {recipe.task.kind} has no labels, so it takes no source. Name targets alone.")
-        task = recipe.task
-        held = (task.validation_split_ratio, task.split_seed, task.group)
-        split = Split(*held, task.max_train_documents, task.max_validation_documents)
-        return read_documents_corpus(recipe.targets, recipe.general, split)
-    if not recipe.source:
-        raise InputError("The recipe has no source. Name labelled data: `source: books.csv` or --source books.csv.")
-    return read_corpus(
-        recipe.source,
-        recipe.targets,
-        unlabelled=recipe.unlabelled,
-        general=recipe.general,
-        labels=recipe.task.labels,
-        dev=recipe.task.dev,
-        seed=recipe.seed,
-        words=recipe.task.words,
-    )
 
 
 def arms(recipe: Recipe) -> Iterator[tuple[str, Any]]:
@@ -240,33 +159,6 @@ def estimate(recipe: Recipe, listener: Listener | None = None) -> dict[str, Any]
         return {"stages": [], "seconds": 0.0, "tokens": 0, "memory": needed, "available_megabytes": round(there, 1)}
     plan = plan_ahead(recipe, *prepare(recipe, listener or Listener()))
     return plan if needed is None else {**plan, "memory": needed}
-
-
-def evaluate(book: Guidebook, domain: Domain, which: str | None = None) -> dict[str, Any]:
-    """Return the scores of a guidebook on labelled rows of a domain, by variant.
-
-    Args:
-        book: One guidebook.
-        domain: Labelled rows.
-        which: A target it serves, to score only what serves that target; otherwise every variant is scored.
-
-    Raises:
-        InputError: no labels, or none that the guidebook knows.
-    """
-    words = book.meta["task"]["pooling"] == "tokens"
-    population = load_target(domain, words=words)
-    if population.hidden is None:
-        raise InputError(f"{population.path or domain.name}: no label column, so there is nothing to score against.")
-    labels = TagSet(tuple(book.labels)) if words else LabelSet(tuple(book.labels))
-    raw = population.hidden.reveal("final evaluation")
-    gold = labels.encode(raw)
-    if not (flat(gold) >= 0).any():
-        raise InputError(f"{population.path or domain.name}: none of its labels is one of {book.labels}.")
-    found = {}
-    for variant in [book.meta["serves"].get(which, which)] if which else list(book.meta["variants"]):
-        probabilities = book.predict_proba(population.texts, population.text_pairs, domain=variant)
-        found[variant] = scores(np.concatenate(list(probabilities)) if words else probabilities, gold, labels.names)
-    return {"rows": int((flat(gold) >= 0).sum()), "unknown_labels": labels.unknown(raw), "scores": found}
 
 
 def recipe_key(recipe: Recipe, material: Material, outcomes: list[Outcome]) -> str:

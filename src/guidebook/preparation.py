@@ -1,0 +1,94 @@
+"""Everything before the first stage: read the data, hide the targets' labels, load the frozen base."""
+
+from __future__ import annotations
+
+from guidebook.adapters.host import Host
+from guidebook.data.corpus import Corpus, read_corpus
+from guidebook.data.documents import Split, read_documents_corpus
+from guidebook.errors import InputError
+from guidebook.recipe import Recipe
+from guidebook.training.engine import Engine
+from guidebook.training.generation import require_causal
+from guidebook.training.layers import check_layers
+from guidebook.training.listener import Listener
+from guidebook.training.run import Material
+from guidebook.training.scoring import start_token
+from guidebook.training.store import Store, default_root
+from guidebook.training.trainer import bf16_is_fast, check_arguments
+
+
+def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
+    """Read the data, hide the targets' labels, load the base and fix what all arms share."""
+    if not recipe.targets:
+        raise InputError(
+            "The recipe has no target. Name unlabelled text: `targets: [kitchen.csv]`, --target kitchen.csv."
+        )
+    check_arguments(recipe.trainer)
+    corpus = read(recipe)
+    for population in (*corpus.everything, *corpus.dev):
+        chosen = {role: name for role, name in vars(population.columns).items() if name}
+        listener.note(
+            f"{population.name} ({population.role}): {len(population.texts)} rows, columns {chosen or 'text'}"
+        )
+        for why, count in population.dropped.items():
+            listener.note(f"{population.name}: {count} rows dropped: {why}")
+    dropout = recipe.train.base_dropout or recipe.adapter.kind == "full"
+    host = Host.load(
+        recipe.base,
+        recipe.base_dtype,
+        dropout,
+        getattr(recipe.adapter, "modules", {}),
+        quantise=recipe.quantise,
+        needs_lm_head=False,  # what models text asks for it when it is planned
+    )
+    host.check_length(max(recipe.train.max_length, recipe.task.max_length))
+    if not recipe.task.labelled:
+        require_causal(host)
+        start_token(host)
+    check_layers(host, recipe.train)
+    if host.dtype != "float32" and not bf16_is_fast():
+        listener.note(f"base_dtype {host.dtype} halves the base's memory; on this machine it is slower than float32")
+    engine = Engine(
+        host=host,
+        adapter=recipe.adapter,
+        task=recipe.task,
+        classes=len(corpus.labels.names),
+        train=recipe.train,
+        seed=recipe.seed,
+        store=Store(default_root()),
+        trainer=recipe.trainer,
+        listener=listener,
+    )
+    material = Material(
+        corpus,
+        host.tokenizer,
+        length=recipe.train.max_length,
+        task_length=recipe.task.max_length,
+        causal=host.placement.kind == "causal",
+        words=recipe.task.words,
+        cache=engine.store.root / "tokens",
+    )
+    return material, engine
+
+
+def read(recipe: Recipe) -> Corpus:
+    """Read every domain the recipe names, as its task wants them."""
+    if not recipe.task.labelled:
+        if recipe.source or recipe.unlabelled:
+            raise InputError(f"The task {recipe.task.kind} has no labels, so it takes no source. Name targets alone.")
+        task = recipe.task
+        held = (task.validation_split_ratio, task.split_seed, task.group)
+        split = Split(*held, task.max_train_documents, task.max_validation_documents)
+        return read_documents_corpus(recipe.targets, recipe.general, split)
+    if not recipe.source:
+        raise InputError("The recipe has no source. Name labelled data: `source: books.csv` or --source books.csv.")
+    return read_corpus(
+        recipe.source,
+        recipe.targets,
+        unlabelled=recipe.unlabelled,
+        general=recipe.general,
+        labels=recipe.task.labels,
+        dev=recipe.task.dev,
+        seed=recipe.seed,
+        words=recipe.task.words,
+    )

@@ -14,9 +14,10 @@ import guidebook as gb
 from guidebook.adaptation import adapt, evaluate
 from guidebook.adapters.host import Host
 from guidebook.losses.task import TaskLoss, task_head
+from guidebook.methods import METHODS
 from guidebook.tasks.token_classification import TokenClassification
 from guidebook.training.prediction import make_word_rows, predict_probabilities
-from tiny import TEXTS, tiny_recipe
+from tiny import COMPARING, TEXTS, given, tiny_recipe
 
 
 def tags_of(text: str) -> list[str]:
@@ -132,13 +133,34 @@ def test_settings() -> None:
     assert gb.Recipe(source="a.jsonl", task="token_classification").task.words
 
 
+WANT_TEXTS = ("few_target_labels", "teacher")
+"""Methods whose files label whole texts."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("method", sorted(set(__import__("guidebook.methods", fromlist=["METHODS"]).METHODS)))
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize(
+    ("method", "family"),
+    [
+        *((method, "bert") for method in METHODS if method not in WANT_TEXTS),
+        ("domain_fusion", "gpt2"),
+        ("mixed", "gpt2"),
+    ],
+)
 def test_every_method_tags_words(
     method: str, family: str, tiny_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
-    recipe = recipe_of(tiny_base(family), method=method)
+    many = [f"{text} {number}" for number in range(6) for text in TEXTS]
+    more = {"source": tagged("books", many), "targets": [tagged("kitchen", [f"the {text}" for text in many])]}
+    recipe = recipe_of(tiny_base(family), method=method, **(more if method in COMPARING else {}))
     made = adapt(recipe, out=tmp_path / "book")
     assert "accuracy" in made.meta["evaluation"]["targets"][0]["scores"][method]
+
+
+@pytest.mark.parametrize("method", WANT_TEXTS)
+def test_methods_that_want_labels_of_texts_say_so(
+    method: str, tiny_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(gb.InputError, match="this task labels words"):
+        adapt(recipe_of(tiny_base("bert"), method=given(method, tmp_path)), out=tmp_path / "book")

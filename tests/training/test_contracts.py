@@ -130,12 +130,15 @@ def entry(tiny_base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
 
 
 def entries() -> Iterator[Any]:
-    """Every method with every kind; what one full method does not cover of the other kinds is slow."""
+    """Every method with one kind, every kind with one method, and the methods that treat kinds in their own way."""
     for method in METHODS:
-        for kind in KINDS:
-            fast = kind == "houlsby" or (method == "domain_fusion" and kind in ("lora", "full"))
-            marks = () if fast else (pytest.mark.slow,)
-            yield pytest.param(method, kind, "bert", marks=marks, id=f"{method}-{kind}")
+        yield pytest.param(method, "houlsby", "bert", id=f"{method}-houlsby")
+    for kind in KINDS:
+        if kind != "houlsby":
+            marks = () if kind in ("lora", "full") else (pytest.mark.slow,)
+            yield pytest.param("domain_fusion", kind, "bert", marks=marks, id=f"domain_fusion-{kind}")
+    for method, kind in [("soup", "lora"), ("soup", "full"), ("guided", "full"), ("madx", "lora"), ("dann", "lora")]:
+        yield pytest.param(method, kind, "bert", marks=pytest.mark.slow, id=f"{method}-{kind}")
     for family in ("roberta", "gpt2", "llama"):
         yield pytest.param("domain_fusion", "houlsby", family, id=f"domain_fusion-houlsby-{family}")
         yield pytest.param("domain_fusion", "lora", family, marks=pytest.mark.slow, id=f"domain_fusion-lora-{family}")

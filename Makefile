@@ -30,9 +30,10 @@ format: $(VENV)/.dev ## put the code into the house's form
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs-tables: $(VENV)/.demo ## write the tables of recipe fields and of families into docs/
+docs-tables: $(VENV)/.demo ## write the tables of recipe fields, families, methods and papers into docs/
 	$(BIN)/python -m guidebook.cli.fields docs/recipes.md
 	$(BIN)/python -m guidebook.cli.families docs/families.md
+	$(BIN)/python -m guidebook.cli.catalogue docs
 
 clean: ## remove the environment and what tools left behind, not runs/
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build

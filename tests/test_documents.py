@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from guidebook.cli.catalogue import PAGES, filled
 from guidebook.cli.families import with_matrix
 from guidebook.cli.fields import field_text, sections, with_tables
 from guidebook.cli.main import main
+from guidebook.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "guidebook"
@@ -45,6 +47,18 @@ def test_the_matrix_of_families_is_up_to_date():
     assert with_matrix(text) == text, "run `make docs-tables`"
     with pytest.raises(ValueError, match="no marks"):
         with_matrix("a document without marks")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_pages_of_methods_and_papers_are_up_to_date(page):
+    text = (ROOT / "docs" / page).read_text(encoding="utf8")
+    assert filled(text, PAGES[page]()) == text, "run `make docs-tables`"
+
+
+def test_every_method_says_where_it_comes_from_or_what_it_is_for():
+    page = PAGES["methods.md"]()
+    assert all(f"## `{name}`\n\n" in page for name in METHODS)
+    assert page.count("**Reference**") >= len(METHODS) - 6  # baselines and the oracle come from no paper
 
 
 def test_every_part_of_a_recipe_is_documented():

@@ -19,6 +19,7 @@ from guidebook import adaptation
 from guidebook.adapters.host import Host
 from guidebook.adapters.presets import KINDS
 from guidebook.artifact import Guidebook, load
+from guidebook.errors import InputError
 from guidebook.methods import METHODS
 from guidebook.training.engine import Engine
 from guidebook.training.listener import Listener
@@ -129,6 +130,13 @@ def entry(tiny_base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
     gc.unfreeze()
 
 
+REFUSED = {
+    **{(method, kind): "have no sum" for method in ("soup", "task_arithmetic") for kind in ("dora", "compacter")},
+    **{(method, "full"): "stacks adapters" for method in ("madx", "udapter_two_step")},
+}
+"""Methods and kinds that do not go together -> what the error says, before anything is trained."""
+
+
 def entries() -> Iterator[Any]:
     """Every method with one kind, every kind with one method, and the methods that treat kinds in their own way."""
     for method in METHODS:
@@ -190,6 +198,16 @@ def test_a_loaded_guidebook_predicts_bit_for_bit_what_the_run_predicted(
             after = loaded.predict_proba(target.texts, domain=domain)
             assert np.array_equal(before, after), (arm, target.name)
             assert np.allclose(after.sum(1), 1)
+
+
+@pytest.mark.parametrize(("method", "kind"), list(REFUSED))
+def test_what_does_not_go_together_is_refused_before_anything_is_trained(
+    method: str, kind: str, tiny_base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=REFUSED[method, kind]):
+        adaptation.adapt(recipe_of(tiny_base("bert"), method, kind))
+    assert not list(tmp_path.glob("*/stage.json"))
 
 
 def weights_of(book: Guidebook) -> dict[str, dict[str, Tensor]]:

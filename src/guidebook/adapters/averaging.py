@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,12 +129,18 @@ def _summed(
         config = copy.deepcopy(configs[0])
         config.r = config.lora_alpha = rank
         return config, state
-    if kind in LINEAR:
-        return configs[0], sum_linear(states, weights)
-    raise InputError(
-        f"Adapters of kind {kind} have no sum that is one of them: what they add is no linear function of their "
-        f"weights. Use {', '.join((*LINEAR, 'lora', 'full'))} with this method."
-    )
+    require_sum([kind])
+    return configs[0], sum_linear(states, weights)
+
+
+def require_sum(kinds: Iterable[str]) -> None:
+    """Raise InputError if one of the kinds has no sum that is of that kind."""
+    for kind in kinds:
+        if kind not in (*LINEAR, "lora", "full"):
+            raise InputError(
+                f"Adapters of kind {kind} have no sum that is one of them: what they add is not linear in their "
+                f"weights. Use {', '.join((*LINEAR, 'lora', 'full'))} with this method."
+            )
 
 
 def check_ancestor(lineages: Mapping[str, Sequence[str]], weights: Mapping[str, float]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from guidebook.adapters.averaging import check_ancestor, sum_folders, sum_linear
+from guidebook.adapters.averaging import check_ancestor, require_sum, sum_folders, sum_linear
 from guidebook.adapters.host import Host
 from guidebook.errors import InputError
 from guidebook.methods.stage import Stage
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 HEADS = "heads.safetensors"
 
 
-def check_combination(stage: Stage, made: Mapping[str, Trained]) -> None:
-    """Raise InputError if a stage's sums mean nothing: no common ancestor, or weights that do not sum to one."""
+def check_combination(stage: Stage, made: Mapping[str, Trained], kind: str) -> None:
+    """Raise InputError if a stage's sums mean nothing: a kind without one, no common ancestor, wrong weights."""
+    if stage.combine:
+        require_sum(kind.split("+"))
     for parts in stage.combine.values():
         check_ancestor({name: made[name].lineage[name] for name in parts}, parts)
 

@@ -150,7 +150,7 @@ class Engine:
         Raises:
             InputError: it adds adapters that have no sum, or models text on a base without a trained head for that.
         """
-        check_combination(stage, made)
+        check_combination(stage, made, self.adapter.kind)
         require_lm_head(self.host, stage)
         key = self.key(stage, made)
         lineage = lineage_of(stage, made, key, root=key_of({"of": repr(self.adapter), "seed": self.seed}))

@@ -1,0 +1,185 @@
+"""Every divergence against a slow loop written from its paper, and the traps of using one as a loss."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from guidebook.data.streams import Stream
+from guidebook.data.tokens import Tokens
+from guidebook.errors import InputError, RunError
+from guidebook.losses.contract import View
+from guidebook.losses.divergences import DIVERGENCES, Divergence, cmd, coral, effective_rank, energy, linear_mmd, mmd
+
+
+def rows(seed: int, count: int, width: int = 3, shift: float = 0.0) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
+
+
+SOURCE, TARGET = rows(0, 7), rows(1, 5, shift=0.7)  # unequal sizes
+
+
+def distance(one: Tensor, two: Tensor) -> float:
+    return math.sqrt(sum((float(a) - float(b)) ** 2 for a, b in zip(one, two, strict=True)))
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_mmd(unbiased: bool) -> None:
+    every = [*SOURCE, *TARGET]
+    mean = sum(distance(a, b) ** 2 for a in every for b in every) / len(every) ** 2
+
+    def kernel(a: Tensor, b: Tensor) -> float:
+        return sum(math.exp(-(distance(a, b) ** 2) / (2 * factor * mean)) for factor in (0.5, 1.0, 2.0))
+
+    def within(group: Tensor) -> float:
+        pairs = [(i, j) for i in range(len(group)) for j in range(len(group)) if not (unbiased and i == j)]
+        return sum(kernel(group[i], group[j]) for i, j in pairs) / len(pairs)
+
+    across = sum(kernel(a, b) for a in SOURCE for b in TARGET) / (len(SOURCE) * len(TARGET))
+    slow = within(SOURCE) + within(TARGET) - 2 * across
+    assert float(mmd(SOURCE, TARGET, unbiased=unbiased)) == pytest.approx(slow, rel=1e-9)
+
+
+def test_linear_mmd() -> None:
+    slow = sum(
+        (sum(float(r[h]) for r in SOURCE) / len(SOURCE) - sum(float(r[h]) for r in TARGET) / len(TARGET)) ** 2
+        for h in range(3)
+    )
+    assert float(linear_mmd(SOURCE, TARGET)) == pytest.approx(slow, rel=1e-9)
+
+
+def test_coral_is_its_own_formula() -> None:
+    def covariance(group: Tensor) -> np.ndarray:
+        ones = np.ones((1, len(group)))
+        values = group.numpy()  # equation 2 of the paper, as it stands there
+        return (values.T @ values - (ones @ values).T @ (ones @ values) / len(group)) / (len(group) - 1)
+
+    slow = ((covariance(SOURCE) - covariance(TARGET)) ** 2).sum() / (4 * 3**2)
+    assert float(coral(SOURCE, TARGET)) == pytest.approx(float(slow), rel=1e-9)
+
+
+def test_cmd() -> None:
+    source, target = SOURCE.tanh(), TARGET.tanh()
+
+    def moment(group: Tensor, order: int) -> list[float]:
+        mean = [sum(float(r[h]) for r in group) / len(group) for h in range(3)]
+        if order == 1:
+            return mean
+        return [sum((float(r[h]) - mean[h]) ** order for r in group) / len(group) for h in range(3)]
+
+    slow = sum(math.dist(moment(source, order), moment(target, order)) / 2**order for order in range(1, 6))
+    assert float(cmd(source, target)) == pytest.approx(slow, rel=1e-9)
+    with pytest.raises(InputError, match="outside -1"):
+        cmd(SOURCE * 10, TARGET)
+
+
+def test_energy() -> None:
+    def mean(one: Tensor, two: Tensor) -> float:
+        return sum(distance(a, b) for a in one for b in two) / (len(one) * len(two))
+
+    slow = 2 * mean(SOURCE, TARGET) - mean(SOURCE, SOURCE) - mean(TARGET, TARGET)
+    assert float(energy(SOURCE, TARGET)) == pytest.approx(slow, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_equal_sets_have_none_and_gradients_are_finite(name: str) -> None:
+    one, two = rows(0, 6).tanh().requires_grad_(), rows(0, 6).tanh()
+    value = DIVERGENCES[name](one, two)
+    assert float(value.detach()) == pytest.approx(0, abs=1e-7)
+    value.backward()
+    assert one.grad is not None
+    assert torch.isfinite(one.grad).all()
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_autocast_changes_nothing(name: str) -> None:
+    one, two = (SOURCE.tanh().float() + 0.01, TARGET.tanh().float() * 0.9)
+    plain = DIVERGENCES[name](one, two)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = DIVERGENCES[name](one, two)
+    assert inside.dtype == torch.float32
+    assert torch.equal(plain, inside)
+
+
+def test_the_bandwidth_is_a_constant_of_the_gradient() -> None:
+    """Rows that are stretched away from each other must not look nearer because the kernel stretches with them."""
+    one = SOURCE.clone().requires_grad_()
+    mmd(one, TARGET).backward()
+    every = torch.cat([SOURCE, TARGET])
+    mean = torch.cdist(every, every).pow(2).mean()
+    two = SOURCE.clone().requires_grad_()
+    together = torch.cat([two, TARGET])
+    squared = (together[:, None] - together[None]).pow(2).sum(-1)
+    kernel = sum(torch.exp(-squared / (2 * factor * mean)) for factor in (0.5, 1.0, 2.0))
+    assert isinstance(kernel, Tensor)
+    (kernel[:7, :7].mean() + kernel[7:, 7:].mean() - 2 * kernel[:7, 7:].mean()).backward()
+    assert one.grad is not None
+    assert two.grad is not None
+    torch.testing.assert_close(one.grad, two.grad)
+
+
+def test_effective_rank_falls_to_one_where_rows_collapse() -> None:
+    spread, point = rows(3, 40, 8).float(), torch.ones(40, 8) + 1e-6 * rows(4, 40, 8).float()
+    assert float(effective_rank(spread)) > 5
+    assert float(effective_rank(point)) == pytest.approx(1, abs=1e-2)
+
+
+def stream(name: str, count: int = 40) -> Stream:
+    offsets = np.arange(count + 1, dtype=np.int64) * 3
+    return Stream(
+        name, Tokens(np.ones(3 * count, np.int32), offsets, name), np.zeros(count, np.int64), (name,), np.ones(1)
+    )
+
+
+def view(states: Tensor, mask: Tensor) -> View:
+    nothing = torch.zeros(0)
+    return View(states, mask, nothing, nothing, nothing, nothing, (states, states * 2), {}, 0.5)
+
+
+def views(garbage: float = 0.0, spread: float = 1.0) -> list[View]:
+    found = []
+    for seed in (5, 6):
+        states = spread * rows(seed, 32 * 4, 8).float().reshape(32, 4, 8) + (1 - spread)
+        mask = torch.ones(32, 4, dtype=torch.bool)
+        mask[:, 3] = False
+        states[:, 3] = garbage
+        found.append(view(states, mask))
+    return found
+
+
+def test_padding_is_not_pooled_and_layers_are_summed() -> None:
+    loss = Divergence(stream("a"), stream("b"), "linear_mmd", which="all")
+    clean, padded = loss(views()), loss(views(garbage=1e6))
+    assert torch.equal(clean["loss"], padded["loss"])
+    source, target = (v.hidden[:, :3].mean(1) for v in views())
+    slow = (2 * (source.mean(0) - target.mean(0))).pow(2).sum()  # the one layer above the embeddings
+    torch.testing.assert_close(clean["loss"], slow)
+
+
+def test_a_collapse_fails_loudly() -> None:
+    loss = Divergence(stream("a"), stream("b"), "mmd", which="all", least_rank=2.0)
+    assert float(loss(views())["effective_rank"]) > 2
+    with pytest.raises(RunError, match="collapsed"):
+        loss(views(spread=1e-5))
+
+
+def test_both_pools_are_read_in_equal_and_sufficient_numbers() -> None:
+    loss = Divergence(stream("a", 40), stream("b", 90))
+    assert [read.rows for read in loss.reads] == [32, 32]
+    with pytest.raises(InputError, match="at least 32"):
+        Divergence(stream("a"), stream("b"), rows=8)
+    with pytest.raises(InputError, match="has 20 texts"):
+        Divergence(stream("a", 20), stream("b"))
+    with pytest.raises(InputError, match="Did you mean 'coral'"):
+        Divergence(stream("a"), stream("b"), "corral")
+
+
+def test_micro_batches_too_small_to_compare_are_refused() -> None:
+    small: list[Any] = [view(v.hidden[:8], v.mask[:8]) for v in views()]
+    with pytest.raises(InputError, match="micro_batches"):
+        Divergence(stream("a"), stream("b"), which="all")(small)

@@ -55,6 +55,7 @@ def test_part_of_an_epoch_is_that_share_of_its_batches() -> None:
     lengths = lengths_of(320)
     assert len(plan_epochs(lengths, 1.5, 32, seed=0)) == 15
     assert len(plan_epochs(lengths, 0.1, 32, seed=0)) == 1
+    assert len(plan_epochs(lengths[:32], 0.5, 32, seed=0)) == 1
     assert plan_epochs(lengths, 0, 32, seed=0) == []
     assert plan_epochs(np.zeros(0, int), 2, 32, seed=0) == []
     with pytest.raises(InputError):

@@ -19,7 +19,7 @@ def plan_epochs(lengths: np.ndarray, epochs: float, rows_per_batch: int, seed: i
     """Return batches that read every row exactly once per epoch; a fraction of an epoch is that share of its batches.
 
     Rows of similar length stand together, picked from shuffled pools of about `pool` rows; batches differ by at most
-    one row in size and come in random order.
+    one row in size and come in random order. There is always at least one batch.
     """
     lengths = np.asarray(lengths)
     if rows_per_batch < 1 or epochs < 0:
@@ -36,7 +36,7 @@ def plan_epochs(lengths: np.ndarray, epochs: float, rows_per_batch: int, seed: i
         rng = np.random.default_rng((seed, epoch))
         order = rng.permutation(len(lengths))
         order = order[np.lexsort((_jittered(lengths[order], rng), in_pool))]
-        kept = round(min(epochs - epoch, 1) * batches)
+        kept = max(round(min(epochs - epoch, 1) * batches), 0 if plan else 1)  # a stage has at least one step
         plan += [order[bounds[batch] : bounds[batch + 1]] for batch in rng.permutation(batches)[:kept]]
     return plan
 

@@ -12,6 +12,7 @@ import guidebook as gb
 from guidebook.adaptation import adapt
 from guidebook.data.domains import HiddenLabels
 from guidebook.evaluation.validators import VALIDATORS
+from guidebook.reports.unlabelled import said_without_labels
 from tiny import LABELS, TEXTS, tiny_recipe
 
 
@@ -60,7 +61,15 @@ def test_known_rows_are_kept_for_abstaining(book):
 def test_the_summary_and_the_card_say_it(book):
     card = (book.path / "README.md").read_text()
     assert "hotels, guessed without labels: domain fusion is right on about" in card
-    assert "class shares guessed without labels: 0 " in card
+    assert "class shares guessed without labels: 0 " in card or "class shares cannot be guessed" in card
+
+
+@pytest.mark.parametrize(("high", "said"), [(0.3, "class shares guessed without labels: a 20.0 %"), (0.9, "cannot be")])
+def test_vague_class_shares_are_called_so(high, said):
+    shares = {"a": {"estimate": 0.2, "low": 0.1, "high": high}, "b": {"estimate": 0.8, "low": 1 - high, "high": 0.9}}
+    target = {"name": "kitchen", "estimates": {}, "prior": {"em": shares, "shifted": False}}
+    (line,) = said_without_labels({"source_prior": {"a": 0.5, "b": 0.5}, "targets": [target]}, "dann", "dann")
+    assert said in line
 
 
 @pytest.mark.slow

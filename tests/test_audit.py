@@ -145,7 +145,16 @@ def test_mistakes_are_named_with_their_place(book, tmp_path):
         plan_audit(book, "kitchen", pool_of(book, "kitchen"), 3)
 
 
-def test_class_shares_and_strange_rows(book, capsys):
+def estimate(low, high, monkeypatch, book):
+    """Put class shares of 0.2 and 0.8 with an interval into what the guidebook says."""
+    shares = {
+        "0": {"estimate": 0.2, "low": low, "high": high},
+        "1": {"estimate": 0.8, "low": 1 - high, "high": 1 - low},
+    }
+    monkeypatch.setitem(book.meta["scores"]["targets"][0]["prior"], "em", shares)
+
+
+def test_class_shares_and_strange_rows(book, monkeypatch):
     careful, said = caution(book, "kitchen", prior="0.05,0.95")
     moved = careful(TEXTS)[0]
     assert "0 5.0%, 1 95.0%" in said
@@ -153,8 +162,12 @@ def test_class_shares_and_strange_rows(book, capsys):
     flat, _ = caution(book, "kitchen", prior="0.5,0.5")
     odds = [found[:, 1] / found[:, 0] for found in (moved, flat(TEXTS)[0])]
     assert odds[0] / odds[1] == pytest.approx(19), "the odds move as the shares do"
+    estimate(0.15, 0.3, monkeypatch, book)
     estimated, _ = caution(book, "kitchen", prior="estimated")
-    assert estimated.prior.sum() == pytest.approx(1)
+    assert estimated.prior == pytest.approx([0.2, 0.8])
+    estimate(0.0, 0.9, monkeypatch, book)
+    with pytest.raises(InputError, match="from 0% to 90%"):
+        caution(book, "kitchen", prior="estimated")
     unsure, _ = caution(book, "kitchen", abstain=0.1)
     strange = unsure([*TEXTS, "zzz qqq xxx vvv 7 7 7 7 7 7"])[1]
     assert strange.shape == (9,)
@@ -172,7 +185,7 @@ def test_predict_writes_no_label_where_it_abstains(book, capsys, monkeypatch):
         "guidebook.caution.unlike", lambda book, domain, texts, pairs=None: np.linspace(0, 1, len(texts))
     )
     file = book.path.parent / "kitchen.csv"
-    assert main(["predict", str(book.path), str(file), "--abstain", "0.25", "--prior", "estimated", "-q"]) == 0
+    assert main(["predict", str(book.path), str(file), "--abstain", "0.25", "--prior", "0.3,0.7", "-q"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     left_out = [line["label"] is None for line in lines]
     assert left_out == [line["unlike"] > 0.75 for line in lines]

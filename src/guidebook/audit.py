@@ -250,8 +250,10 @@ def judge(plan: dict[str, Any], labels: dict[int, int], margin: float = MARGIN) 
     guesses = np.array([row["guesses"] for row in rows]).T  # (3, n)
     of_pool = np.repeat(np.arange(len(sizes)), sizes)
     powered = [
-        prediction_powered(value, guess, strata, np.repeat(means, sizes), of_pool)
-        for value, guess, means in zip(values, guesses, plan["means"], strict=True)
+        prediction_powered(value, guess, strata, np.repeat(means, sizes), of_pool, groups=settled, known=known)
+        for value, guess, means, known in zip(
+            values, guesses, plan["means"], (0 * settled, 0 * settled, settled), strict=True
+        )
     ]
     apart = settled[strata] == 0
     verdict, more = _verdict(difference, int(apart.sum()), int(sizes[settled == 0].sum()), margin)
@@ -259,8 +261,8 @@ def judge(plan: dict[str, Any], labels: dict[int, int], margin: float = MARGIN) 
         "labelled": len(rows),
         "pool_rows": int(sizes.sum()),
         "disagree": float(sizes[settled == 0].sum() / sizes.sum()),
-        "adapted": vars(stratified_accuracy(right[0], strata, sizes)),
-        "source_only": vars(stratified_accuracy(right[1], strata, sizes)),
+        "adapted": vars(stratified_accuracy(right[0], strata, sizes, settled)),
+        "source_only": vars(stratified_accuracy(right[1], strata, sizes, settled)),
         "difference": vars(difference),
         "prediction_powered": {
             name: vars(interval)

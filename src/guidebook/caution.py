@@ -21,6 +21,7 @@ from guidebook.writing import BASE_VARIANT, KNOWN_ROWS
 TWIN = "source_only"
 AUDIT = "audit.json"
 ESTIMATED = "estimated"
+VAGUE = 0.5  # an estimated share whose interval is wider corrects nothing
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def prior_of(book: Guidebook, domain: str, prior: str) -> Floats:
     """Return the class shares (C,) that "estimated" or "0.1,0.9" stands for.
 
     Raises:
-        InputError: no estimate is stored, or the numbers are not one share per label that sum to 1.
+        InputError: no estimate is stored, or it says nothing, or the numbers are not one share per label that sum to 1.
     """
     labels = book.labels
     if prior == ESTIMATED:
@@ -127,7 +128,14 @@ def prior_of(book: Guidebook, domain: str, prior: str) -> Floats:
                 f"No class shares were estimated for {target}: that needs held-out source rows of every class "
                 "(task.dev). Give them: --prior 0.1,0.9."
             )
-        return np.array([entries[target]["prior"]["em"][name]["estimate"] for name in labels])
+        shares = entries[target]["prior"]["em"]
+        widest = max(shares.values(), key=lambda share: share["high"] - share["low"])
+        if widest["high"] - widest["low"] > VAGUE:
+            raise InputError(
+                f"The class shares guessed for {target} say nothing: an interval reaches from {widest['low']:.0%} to "
+                f"{widest['high']:.0%}, since the model hardly tells the classes apart. Give them: --prior 0.1,0.9."
+            )
+        return np.array([shares[name]["estimate"] for name in labels])
     try:
         shares = np.array([float(part) for part in prior.split(",")])
     except ValueError:

@@ -56,12 +56,14 @@ def coverage(runs: int, rows: int, labels: int, gain: float) -> dict[str, float]
         values = right.astype(float) - twin
         guesses = np.where(pool["disagrees"], 2 * pool["confidence"] - 1, 0.0)
         intervals = {
-            "accuracy": stratified_accuracy(right, of_rows, sizes),
+            "accuracy": stratified_accuracy(right, of_rows, sizes, settled),
             "difference": stratified_difference(right, twin, of_rows, sizes, settled),
             "powered": prediction_powered(
-                right.astype(float), pool["confidence"][chosen], of_rows, pool["confidence"], strata
+                right.astype(float), pool["confidence"][chosen], of_rows, pool["confidence"], strata, groups=settled
             ),
-            "powered difference": prediction_powered(values, guesses[chosen], of_rows, guesses, strata),
+            "powered difference": prediction_powered(
+                values, guesses[chosen], of_rows, guesses, strata, groups=settled, known=settled
+            ),
         }
         for name, interval in intervals.items():
             value = expected["difference" in name]
@@ -92,18 +94,18 @@ def test_estimates_are_their_loops():
         accuracy += size / 300 * np.mean([pool["adapted"][row] for row in rows])
         difference += size / 300 * np.mean([float(pool["adapted"][row]) - pool["twin"][row] for row in rows])
     right, twin = pool["adapted"][chosen], pool["twin"][chosen]
-    assert stratified_accuracy(right, strata[chosen], sizes).estimate == pytest.approx(accuracy)
+    assert stratified_accuracy(right, strata[chosen], sizes, settled).estimate == pytest.approx(accuracy)
     found = stratified_difference(right, twin, strata[chosen], sizes, settled)
     assert found.estimate == pytest.approx(difference)
 
 
 def test_one_stratum_is_wilson_up_to_its_smoothing_and_all_labels_are_no_certainty():
     right = np.arange(100) < 80
-    found = stratified_accuracy(right, np.zeros(100, np.int64), np.array([1_000_000]))
+    found = stratified_accuracy(right, np.zeros(100, np.int64), np.array([1_000_000]), np.zeros(1))
     assert (found.low, found.high) == pytest.approx((0.711, 0.867), abs=0.004)
-    whole = stratified_accuracy(right, np.zeros(100, np.int64), np.array([100]))
+    whole = stratified_accuracy(right, np.zeros(100, np.int64), np.array([100]), np.zeros(1))
     assert whole.high - whole.low > 0.1, "another pool of the domain would give another accuracy"
-    assert stratified_accuracy(np.ones(20, bool), np.zeros(20, np.int64), np.array([500])).low < 0.9
+    assert stratified_accuracy(np.ones(20, bool), np.zeros(20, np.int64), np.array([500]), np.zeros(1)).low < 0.9
 
 
 def test_useless_guesses_are_not_trusted_and_good_ones_narrow():
@@ -147,9 +149,9 @@ def test_equal_models_differ_by_nothing_and_gaps_are_refused():
     found = stratified_difference([True, False], [True, False], np.array([0, 1]), np.array([10, 10]), settled)
     assert (found.estimate, found.low, found.high) == (0, 0, 0)
     with pytest.raises(InputError, match="without gaps"):
-        stratified_accuracy([True], np.array([0]), np.array([5, 5]))
+        stratified_accuracy([True], np.array([0]), np.array([5, 5]), np.zeros(2))
     with pytest.raises(InputError, match="No labelled rows"):
-        stratified_accuracy([], np.zeros(0, np.int64), np.array([5, 5]))
+        stratified_accuracy([], np.zeros(0, np.int64), np.array([5, 5]), np.zeros(2))
     assert (
         rows_needed(
             stratified_difference([True] * 4, [False] * 4, np.zeros(4, np.int64), np.array([9]), np.zeros(1)), 0.0, 4

@@ -11,7 +11,16 @@ from guidebook.evaluation.seen import Floats, Ints
 from guidebook.evaluation.statistics import Interval, student
 
 
-def prediction_powered(values: Floats, guesses: Floats, strata: Ints, pool: Floats, of_pool: Ints) -> Interval:
+def prediction_powered(
+    values: Floats,
+    guesses: Floats,
+    strata: Ints,
+    pool: Floats,
+    of_pool: Ints,
+    *,
+    groups: Ints | None = None,
+    known: Ints | None = None,
+) -> Interval:
     """Return the mean of a value over a domain, 95 %: the mean guess over the pool, corrected on labelled rows.
 
     Valid whatever the guesses are worth; good ones make it narrower. How far they are trusted (0..1) is tuned.
@@ -22,6 +31,9 @@ def prediction_powered(values: Floats, guesses: Floats, strata: Ints, pool: Floa
         strata: (n,) stratum of each labelled row.
         pool: (N,) guesses for all rows of the pool, the labelled ones among them.
         of_pool: (N,) stratum of each row of the pool.
+        groups: (H,) strata of one number share their scatter, so that a few rows without any error claim no certainty;
+            None: all do.
+        known: (H,) 1 for strata in which the value is 0 without any label.
 
     Reference:
         Angelopoulos et al. 2023, Prediction-Powered Inference, section 2; Angelopoulos, Duchi & Zrnic 2023, PPI++,
@@ -29,7 +41,8 @@ def prediction_powered(values: Floats, guesses: Floats, strata: Ints, pool: Floa
 
     Differs:
         Labelled rows are a stratified sample of the pool itself: corrections are weighted by strata, and the chance in
-        the pool as a whole is that of the value, not of the guess.
+        the pool as a whole is that of the value, not of the guess. Two errors more than were seen are in the scatter of
+        each group.
 
     Raises:
         InputError: no labelled row in a stratum that has rows.
@@ -39,12 +52,13 @@ def prediction_powered(values: Floats, guesses: Floats, strata: Ints, pool: Floa
     if ((counts == 0) & (sizes > 0)).any():
         raise InputError("A stratum has no labelled row. Label rows from the top of the file downwards, without gaps.")
     weights = sizes / len(pool)
+    alike = (np.zeros_like(sizes) if groups is None else groups, np.zeros_like(sizes) if known is None else known)
     trust = _trust(values, guesses, strata, (weights, counts))
     residuals = values - trust * guesses
     means = _means(residuals, strata, counts)
     estimate = float(trust * pool.mean() + weights @ means)
-    within = _scatter(residuals, strata, counts)
-    own_means, own = _means(values, strata, counts), _scatter(values, strata, counts)
+    within = _scatter(residuals, strata, counts, alike)
+    own_means, own = _means(values, strata, counts), _scatter(values, strata, counts, alike)
     from_pool = weights**2 @ np.clip(within * (1 / np.maximum(counts, 1) - 1 / np.maximum(sizes, 1)), 0, None)
     total = weights @ own + weights @ (own_means - weights @ own_means) ** 2
     freedom = max(len(values) - int((counts > 0).sum()), 1)
@@ -66,9 +80,14 @@ def _means(values: Floats, strata: Ints, counts: Ints) -> Floats:
     return np.asarray(np.bincount(strata, values, minlength=len(counts)) / np.maximum(counts, 1))
 
 
-def _scatter(values: Floats, strata: Ints, counts: Ints) -> Floats:
-    """Variance inside each stratum (H,), drawn by the weight of two rows toward the variance over all strata."""
+def _scatter(values: Floats, strata: Ints, counts: Ints, alike: tuple[Ints, Ints]) -> Floats:
+    """Variance inside the strata of each group, (H,); 0 where the value is known."""
+    groups, known = alike
     left = (values - _means(values, strata, counts)[strata]) ** 2
     squares = np.bincount(strata, left, minlength=len(counts))
-    pooled = squares.sum() / max(len(values) - int((counts > 0).sum()), 1)
-    return np.asarray((squares + 2 * pooled) / (np.maximum(counts - 1, 0) + 2))
+    found = np.zeros(len(counts))
+    for group in np.unique(groups):
+        inside = (groups == group) & (known == 0)
+        freedom = int(np.maximum(counts[inside] - 1, 0).sum())
+        found[inside] = (squares[inside].sum() + 2) / (freedom + 2)
+    return found

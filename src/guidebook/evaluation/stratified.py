@@ -56,31 +56,45 @@ def allocate(sizes: Ints, scatter: Floats, rows: int) -> Ints:
     return found
 
 
-def stratified_accuracy(correct: ArrayLike, strata: Ints, sizes: Ints) -> Interval:
-    """Return an accuracy from labelled rows of a pool, 95 %, Wilson's interval with the effective number of rows.
+def stratified_accuracy(correct: ArrayLike, strata: Ints, sizes: Ints, groups: Ints) -> Interval:
+    """Return an accuracy from labelled rows of a pool, 95 %, each group's Wilson interval recovered into one.
+
+    Where a model is nearly always right, a few strata without any error would claim a variance of nearly nothing. So
+    strata are not judged one by one: those of a group share one Wilson interval, with as many rows as their unequal
+    weights leave, and the distances from estimate to limits of the groups add up in squares.
 
     Args:
         correct: (n,) whether the model was right on each labelled row.
         strata: (n,) stratum of each.
         sizes: (H,) rows of the pool in each stratum.
+        groups: (H,) number of the group of each stratum, 0 or 1: whether both models say the same there.
 
     Reference:
-        Cochran 1977, Sampling Techniques, section 12.2 (two phases); Franco et al. 2019, Comparative Study of
-        Confidence Intervals for Proportions in Complex Sample Surveys (Wilson's with an effective sample size).
+        Zou & Donner 2008, Construction of Confidence Limits About Effect Measures: A General Approach (recovery of
+        variances); Kish 1965, Survey Sampling, section 11.2 (rows that weights leave); Cochran 1977, Sampling
+        Techniques, section 12.2 (two phases).
 
     Raises:
         InputError: no labelled rows, or none of a stratum that has rows.
     """
     right = np.asarray(correct, np.float64)
     counts = _counts(right, strata, sizes)
-    weights = sizes / sizes.sum()
-    hits = np.bincount(strata, right, minlength=len(sizes))
-    estimate = float(weights @ (hits / np.maximum(counts, 1)))
-    whole = (hits.sum() + 1) / (counts.sum() + 2)
-    shares = (hits + 2 * whole) / (counts + 2)  # smoothed: five rows that are right do not prove that all are
-    variance = _two_phases(shares * (1 - shares) * _unbiasing(counts), shares, counts, sizes)
-    smooth = float(weights @ shares)
-    return wilson(estimate, max(smooth * (1 - smooth) / variance, 1.0))
+    means = np.bincount(strata, right, minlength=len(sizes)) / np.maximum(counts, 1)
+    estimate = float(sizes @ means / sizes.sum())
+    below = above = 0.0
+    for group in np.unique(groups[sizes > 0]):
+        inside = (groups == group) & (sizes > 0)
+        rows = sizes[inside].sum()
+        share = float(sizes[inside] @ means[inside] / rows)
+        left = float(rows**2 / (sizes[inside] ** 2 / counts[inside]).sum())
+        limits = wilson(share, left)
+        part = (rows / sizes.sum()) ** 2 * max(1 - counts[inside].sum() / rows, 0.0)
+        below += part * (share - limits.low) ** 2
+        above += part * (limits.high - share) ** 2
+    pool = wilson(estimate, float(sizes.sum()))
+    low = estimate - math.sqrt(below + (estimate - pool.low) ** 2)
+    high = estimate + math.sqrt(above + (pool.high - estimate) ** 2)
+    return Interval(estimate, max(low, 0.0), min(high, 1.0))
 
 
 def stratified_difference(first: ArrayLike, second: ArrayLike, strata: Ints, sizes: Ints, settled: Ints) -> Interval:

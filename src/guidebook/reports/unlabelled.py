@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 CLASSES_SHOWN = 5
+VAGUE = 0.5  # an interval that is wider says nothing
 
 
 def said_without_labels(scores: Mapping[str, Any], method: str, name: str) -> list[str]:
@@ -24,7 +25,9 @@ def said_without_labels(scores: Mapping[str, Any], method: str, name: str) -> li
                 f"{target['name']}, guessed without labels: {name} is right on about {_interval(guess)[0]} % (ATC; "
                 f"{_interval(guess)[1]} by chance in the rows, its own error comes on top)."
             )
-        if "prior" in target:
+        if "prior" in target and max(s["high"] - s["low"] for s in target["prior"]["em"].values()) > VAGUE:
+            lines.append(f"{target['name']}: its class shares cannot be guessed, the model hardly tells classes apart.")
+        elif "prior" in target:
             shares = ", ".join(
                 f"{label} {_interval(share)[0]} % ({_interval(share)[1]}; source "
                 f"{100 * scores['source_prior'][label]:.1f})"

@@ -133,7 +133,7 @@ class _Closer:
     def words(self, outcome: Outcome) -> dict[str, Any] | None:
         """Return how the target's text is read before and after the fusion, and the words that changed most."""
         stage = fused(outcome)
-        if stage is None:
+        if stage is None or self._engine.host.placement.kind == "seq2seq":  # which learns spans, not words
             return None
         before, after = self._read(self._target, stage)
         change = after.log_probabilities - before.log_probabilities
@@ -147,7 +147,7 @@ class _Closer:
     def general(self, outcome: Outcome) -> dict[str, Any] | None:
         """Return how general text is read before and after the fusion: what was forgotten."""
         stage = fused(outcome)
-        if stage is None:
+        if stage is None or self._engine.host.placement.kind == "seq2seq":  # which learns spans, not words
             return None
         before, after = self._read(self._material.corpus.general[0], stage)
         return {"guessed": len(before.tokens), "loss": [round(before.loss, 4), round(after.loss, 4)]}

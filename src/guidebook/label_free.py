@@ -154,9 +154,14 @@ def _on_pool(
 
 
 def _language_losses(few: Population, outcomes: Sequence[Outcome], engine: Engine) -> dict[str, float]:
-    """Return the language-modelling loss of every trained model on texts of the pool; masked once for all."""
+    """Return the language-modelling loss of every trained model on texts of the pool; masked once for all.
+
+    Of an encoder-decoder, which learns spans, nothing.
+    """
     texts = documents(few)[:LM_ROWS]
-    found = {}
+    found: dict[str, float] = {}
+    if engine.host.placement.kind == "seq2seq":
+        return found
     for outcome in outcomes:
         if outcome.stages:
             engine.attach(outcome.stages[-1])

@@ -12,6 +12,7 @@ from guidebook.adapters.presets import KINDS
 from guidebook.cli.fields import fields_of, sections
 from guidebook.cli.main import main
 from guidebook.cli.recipe import template
+from guidebook.errors import InputError
 from guidebook.methods import METHODS
 from guidebook.recipe import Recipe, load_recipe
 
@@ -21,7 +22,19 @@ def uncommented(text: str) -> str:
     return re.sub(r"^( *)#(?=\w+:)", r"\1", text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("method", METHODS)
+BRING_A_FILE = ("few_target_labels", "teacher")
+"""Methods with a field that has no default."""
+
+
+@pytest.mark.parametrize("method", BRING_A_FILE)
+def test_the_template_shows_the_field_that_must_be_filled(method, tmp_path):
+    text = template(method, "houlsby", "classification")
+    assert re.search(r"^ *#? ?path:", text, re.MULTILINE)
+    with pytest.raises(InputError, match=r"method\.path"):
+        Recipe(source=str(tmp_path / "books.csv"), targets=[str(tmp_path / "kitchen.csv")], method=method)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method not in BRING_A_FILE])
 @pytest.mark.parametrize("adapter", KINDS)
 def test_the_template_is_a_recipe_of_defaults(method, adapter, tmp_path):
     text = template(method, adapter, "classification")

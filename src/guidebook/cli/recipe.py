@@ -17,7 +17,7 @@ from guidebook.methods import METHODS
 from guidebook.tasks import TASKS
 
 WIDTH = 100
-STARTS: dict[str, object] = {"source": "books.csv", "targets": ["kitchen.csv"]}
+STARTS: dict[str, object] = {"path": "FILE", "source": "books.csv", "targets": ["kitchen.csv"]}
 """What a run cannot do without, with a value to replace."""
 TRAINING = "guidebook.training.settings:"
 NESTED = {"fuse": TRAINING + "FuseTraining", "task": TRAINING + "TaskTraining"}

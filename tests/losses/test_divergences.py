@@ -183,3 +183,23 @@ def test_micro_batches_too_small_to_compare_are_refused() -> None:
     small: list[Any] = [view(v.hidden[:8], v.mask[:8]) for v in views()]
     with pytest.raises(InputError, match="micro_batches"):
         Divergence(stream("a"), stream("b"), which="all")(small)
+
+
+def test_the_biased_mmd_is_never_negative_and_the_unbiased_one_is() -> None:
+    pairs = [(rows(2 * draw, 32), rows(2 * draw + 1, 32)) for draw in range(20)]
+    biased, unbiased = ([float(mmd(*pair, unbiased=flag)) for pair in pairs] for flag in (False, True))
+    assert min(biased) > 0.01  # two draws of one distribution: it never reaches 0
+    assert min(unbiased) < 0
+    assert abs(np.mean(unbiased)) < 0.1 * np.mean(biased)
+
+
+def test_coral_is_orders_of_magnitude_smaller_than_mmd() -> None:
+    source, target = rows(0, 64, width=256), rows(1, 64, width=256, shift=0.5)
+    source, target = source / 5, target / 5
+    assert float(mmd(source, target)) > 1000 * float(coral(source, target))
+
+
+def test_cmd_as_a_loss_squashes_its_rows() -> None:
+    source, target = (v.hidden[:, :3].mean(1) for v in views())
+    found = Divergence(stream("a"), stream("b"), "cmd", which="all")(views())["loss"]
+    torch.testing.assert_close(found, cmd((2 * source).tanh(), (2 * target).tanh()))

@@ -23,6 +23,8 @@ class DomainFusion:
     Differs: the paper goes on training the fused adapter; here the task starts from a copy, so the fused adapter
         stays as it was and serves every direction. Adapters sit where the kind puts them (Houlsby: after
         attention and feed-forward; the paper: after the feed-forward sub-layer alone).
+    Reads: source text and the targets' text; then source labels.
+    Assumes: nothing about the class priors.
     """
 
     scope: Literal["all", "pair"] = "all"

@@ -19,6 +19,9 @@ class GeneralMLM:
     """What more training of the adapter gives without any knowledge of the domains.
 
     Only `domain_fusion` minus this method shows that the domains' text helped.
+
+    Reads: general text; then source labels.
+    Assumes: nothing about the target.
     """
 
     def plan(self, run: Run) -> Iterator[Stage]:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """Logistic regression on pooled hidden rows of the base with its adapters off."""
+    """Logistic regression on pooled hidden rows of the base with its adapters off.
+
+    Reads: source labels.
+    Assumes: nothing about the target.
+    """
 
     def plan(self, run: Run) -> Iterator[Stage]:
         """No stage: the base runs once over every text."""

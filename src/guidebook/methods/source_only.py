@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SourceOnly:
-    """Train a task adapter on labelled source rows; the target is never looked at."""
+    """Train a task adapter on labelled source rows; the target is never looked at.
+
+    Reads: source labels.
+    Assumes: nothing about the target.
+    """
 
     def plan(self, run: Run) -> Iterator[Stage]:
         """One stage."""

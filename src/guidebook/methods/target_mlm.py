@@ -19,6 +19,8 @@ class TargetMLM:
     """Language modelling on the target's text alone, then the task from the source's labels.
 
     Reference: Gururangan et al. 2020, Don't Stop Pretraining (task-adaptive pre-training), ACL; with adapters.
+    Reads: target text; then source labels.
+    Assumes: nothing about the class priors.
     """
 
     def plan(self, run: Run) -> Iterator[Stage]:

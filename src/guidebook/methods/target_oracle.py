@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetOracle:
-    """Cross-fitted training inside the target: every row is predicted by a model that did not train on it."""
+    """Cross-fitted training inside the target: every row is predicted by a model that did not train on it.
+
+    Reads: target labels: an upper bound, not a method to ship.
+    Assumes: nothing.
+    """
 
     folds: int = 5
     """Number of parts the target's labelled rows are cut into."""

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tfidf:
-    """Logistic regression on tf-idf of words and bigrams of the labelled source rows."""
+    """Logistic regression on tf-idf of words and bigrams of the labelled source rows.
+
+    Reads: source labels.
+    Assumes: that the words which carry the labels are the same in both domains.
+    """
 
     def plan(self, run: Run) -> Iterator[Stage]:
         """No stage: the predictions are computed at once."""

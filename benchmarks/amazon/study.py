@@ -18,6 +18,7 @@ import argparse
 import itertools
 import json
 import lzma
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -34,6 +35,9 @@ from guidebook.data.domains import Domain
 from guidebook.evaluation.records import append_record, machine, read_records, versions
 from guidebook.recipe import Recipe
 from guidebook.training.listener import Listener
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from domains import read_general
 
 DOMAINS = ("books", "dvd", "electronics", "kitchen")
 ARMS = {"none": "source_only", "general": "general_mlm", "source+targets": "domain_fusion", "target": "target_mlm"}
@@ -81,12 +85,6 @@ def read_reviews(path: Path) -> dict[tuple[str, str], tuple[list[str], list[int]
             texts.append(row["text"])
             labels.append(row["label"])
     return found
-
-
-def read_general(path: Path, articles: int) -> list[str]:
-    """Return the first articles of general text."""
-    with lzma.open(path, "rt", encoding="utf8") as lines:
-        return [json.loads(line)["text"] for line in itertools.islice(lines, articles)]
 
 
 def draw_rows(labels: list[int], count: int, draw: int) -> np.ndarray:

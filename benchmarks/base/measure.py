@@ -16,12 +16,9 @@ Killed anywhere, the same command goes on. Records say what the base had seen.
 from __future__ import annotations
 
 import argparse
-import json
-import lzma
+import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,49 +33,15 @@ from guidebook.evaluation.records import append_record, machine, read_records, v
 from guidebook.recipe import Recipe
 from guidebook.training.listener import Listener
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from domains import Data, read
+
 METHODS: dict[str, dict[str, Any]] = {
     "tfidf": {"method": "tfidf"},
     "linear_probe": {"method": "linear_probe"},
     "houlsby": {"method": "source_only", "adapter": {"kind": "houlsby", "reduction": 4}, "rate": 1e-3},
     "full": {"method": "source_only", "adapter": {"kind": "full"}, "rate": 1e-4},
 }
-
-
-@dataclass(frozen=True)
-class Data:
-    """One set of domains: (domain, split) -> columns."""
-
-    name: str
-    domains: tuple[str, ...]
-    tests: tuple[str, ...]
-    """Splits that make a target's test rows."""
-    rows: dict[tuple[str, str], dict[str, list[Any]]]
-
-    def of(self, domain: str, *splits: str) -> dict[str, Any]:
-        """Return the texts, pairs and labels of some splits of a domain."""
-        found: dict[str, list[Any]] = defaultdict(list)
-        for split in splits:
-            for column, values in self.rows[domain, split].items():
-                found[column] += values
-        return dict(found)
-
-
-def read(name: str, path: Path) -> Data:
-    """Return the labelled rows of `amazon_reviews` or `mnli_genres`."""
-    rows: dict[tuple[str, str], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
-    with lzma.open(path, "rt", encoding="utf8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if row["split"] == "unlabeled":
-                continue
-            columns = rows[row["domain"], row["split"]]
-            columns["texts"].append(row.get("text", row.get("premise")))
-            if "hypothesis" in row:
-                columns["text_pairs"].append(row["hypothesis"])
-            columns["labels"].append(str(row["label"]))
-    domains = tuple(sorted({domain for domain, _ in rows}))
-    tests = ("test",) if (domains[0], "test") in rows else ("train", "dev")
-    return Data(name, domains, tests, rows)
 
 
 def recipe_for(options: argparse.Namespace, data: Data, source: str, method: str) -> Recipe:

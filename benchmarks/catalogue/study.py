@@ -1,0 +1,346 @@
+"""Every method of the catalogue, side by side on real directions.
+
+    screening   every method, 200 source labels, four directions between Amazon's domains, two draws
+    shifted     the same methods on targets of 85 to 15, beside as many rows of 50 to 50
+    mnli        a few methods on three pairs of MNLI's genres
+    finalists   three methods chosen without target labels, and the flagship: the other eight directions, three draws
+    many        the same with 1,700 source labels
+
+Draw, head and order of the rows are the same for all methods of a cell, and stages that methods share are trained
+once. Killed anywhere, the same command goes on; the tables are right at any time, since they compare cells that both
+methods have. Several processes take parts of the work: `--share 1/4`, `--share 2/4`, … into one file of records.
+
+    nice python benchmarks/catalogue/study.py --amazon amazon_reviews.jsonl.xz --mnli mnli_genres.jsonl.xz \
+        --general corpus_wikipedia_en_2.jsonl.xz
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from guidebook.account import scores
+from guidebook.adaptation import follow, prepare
+from guidebook.compare.draw import draw_rows
+from guidebook.compare.scores import label_free_scores
+from guidebook.compare.work import Share
+from guidebook.data.domains import Domain
+from guidebook.evaluation.records import append_record, machine, read_records, versions
+from guidebook.methods import METHODS
+from guidebook.recipe import Recipe
+from guidebook.training.listener import Listener
+from guidebook.training.store import key_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from domains import Data, read, read_general
+
+FLAGSHIP, TWIN, PLACEBO = "guided", "source_only", "general_mlm"
+TAKES_LABELS = ("few_target_labels", "teacher", "target_oracle")
+"""Methods that are given labels of the target: run like the others, and in no table with them."""
+BASELINES = ("tfidf", "linear_probe", TWIN, PLACEBO)
+SCREENED = (("books", "electronics"), ("electronics", "books"), ("dvd", "kitchen"), ("kitchen", "dvd"))
+GENRES = (("fiction", "travel"), ("telephone", "government"), ("slate", "fiction"))
+ON_GENRES = (TWIN, "domain_fusion", "mixed", "udapter_joint", FLAGSHIP)
+CHOSEN_BY = ("nuclear_norm", "source_accuracy")
+"""Label-free scores whose mean rank over the screening's cells chooses the finalists."""
+FINALISTS = 3
+SHIFTS = {"85/15": 0.85, "50/50": 0.5}
+FEW = 30
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method on one direction with one draw: one record."""
+
+    phase: str
+    data: str
+    method: str
+    source: str
+    target: str
+    draw: int
+    labels: int | None
+    """Labelled source rows; None: all."""
+    shift: str = ""
+    """Class shares of the target's rows: one of SHIFTS; "": as they are."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the study spends, and on which base."""
+
+    base: str = "mini"
+    fuse_tokens: int = 400_000
+    epochs: float = 8
+    test_rows: int = 1000
+    general_articles: int = 1000
+    fuse_rate: float = 1e-3
+    task_rate: float = 3e-4
+    max_length: int = 128
+
+
+def everything(methods: Sequence[str]) -> Iterator[Job]:
+    """Yield what needs no choice: screening, shifted targets, genres; most informative part first."""
+    for draw, (source, target), method in itertools.product(range(2), SCREENED, methods):
+        yield Job("screening", "amazon", method, source, target, draw, 200)
+    for (source, target), shift, method in itertools.product(SCREENED, SHIFTS, methods):
+        yield Job("shifted", "amazon", method, source, target, 0, 200, shift)
+    for draw, (source, target), method in itertools.product(range(2), GENRES, ON_GENRES):
+        if method in methods:
+            yield Job("mnli", "mnli", method, source, target, draw, None)
+
+
+def finals(chosen: Sequence[str], domains: Sequence[str]) -> Iterator[Job]:
+    """Yield the directions that nothing was chosen on, for the finalists, the flagship and what both must beat."""
+    others = [pair for pair in itertools.permutations(domains, 2) if pair not in SCREENED]
+    methods = dict.fromkeys((TWIN, PLACEBO, *chosen, FLAGSHIP))
+    for draw, (source, target), method in itertools.product(range(3), others, methods):
+        yield Job("finalists", "amazon", method, source, target, draw, 200)
+    for (source, target), method in itertools.product(others, methods):
+        yield Job("many", "amazon", method, source, target, 0, None)
+
+
+def finalists(records: Sequence[Record], methods: Sequence[str]) -> list[str]:
+    """Return the methods with the best mean rank by label-free scores; empty while the screening is incomplete."""
+    known = [method for method in methods if method not in (*BASELINES, *TAKES_LABELS, FLAGSHIP)]
+    cells: dict[tuple[str, str, int], dict[str, Record]] = defaultdict(dict)
+    for record in records:
+        if record["phase"] == "screening" and record["method"] in known:
+            cells[record["source"], record["target"], record["draw"]][record["method"]] = record
+    if len(cells) < 2 * len(SCREENED) or any(len(cell) < len(known) for cell in cells.values()):
+        return []
+    places: dict[str, list[float]] = defaultdict(list)
+    for cell, score in itertools.product(cells.values(), CHOSEN_BY):
+        values = {name: label_free(record, score) for name, record in cell.items()}
+        for name, value in values.items():
+            better = sum(other > value for other in values.values())
+            places[name].append(better + sum(other == value for other in values.values()) / 2)
+    return sorted(known, key=lambda name: (float(np.mean(places[name])), name))[:FINALISTS]
+
+
+def label_free(record: Record, score: str) -> float:
+    """Return a label-free score of a record, higher is better; minus infinity where it has none."""
+    found = record["label_free_scores"].get(score)
+    if found is None:
+        return -np.inf
+    return float(found["value"] if found["higher_is_better"] else -found["value"])
+
+
+def shifted_rows(labels: Sequence[str], share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return pool and test row ids: two halves of a target's labelled rows, the last class with its share in both.
+
+    The labels make the world that is tested; no method sees them. Every share gives the same number of rows.
+    """
+    random, gold = np.random.default_rng(0), np.array(labels)
+    first, last = sorted(set(labels))[0], sorted(set(labels))[-1]
+    halves = [np.array_split(random.permutation(np.flatnonzero(gold == name)), 2) for name in (first, last)]
+    largest = max(*SHIFTS.values())
+    total = int(min(len(half) for pair in halves for half in pair) / largest)
+    parts = []
+    for few, many in zip(*halves, strict=True):
+        most = round(share * total)
+        parts.append(np.sort(np.concatenate([few[: total - most], many[:most]])))
+    return parts[0], parts[1]
+
+
+def take(columns: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """Return some rows of columns."""
+    return {name: [values[row] for row in rows] for name, values in columns.items()}
+
+
+def target_of(job: Job, budget: Budget, data: Data) -> Domain:
+    """Return the target of a job: pool texts, and test rows with labels for the final evaluation."""
+    labelled = data.of(job.target, *data.tests)
+    if job.shift:
+        pool, test = shifted_rows(labelled["labels"], SHIFTS[job.shift])
+        texts = {name: values for name, values in take(labelled, pool).items() if name != "labels"}
+        return Domain(job.target, **texts, test=Domain(f"{job.target}-test", **take(labelled, test)))
+    rows = np.sort(np.random.default_rng(0).permutation(len(labelled["texts"]))[: budget.test_rows])
+    test_rows = take(labelled, rows)
+    return Domain(job.target, **data.pool(job.target), test=Domain(f"{job.target}-test", **test_rows))
+
+
+def method_of(job: Job, data: Data, target: Domain, source: Domain, folder: Path) -> Any:
+    """Return the method's name, with the files that some are given: labels, or what tf-idf says, of the target."""
+    if job.method == "few_target_labels":
+        labelled, tested = data.of(job.target, *data.tests), set((target.test or target).texts or ())
+        free = [row for row, text in enumerate(labelled["texts"]) if text not in tested]
+        rows = np.random.default_rng(job.draw).permutation(free)[:FEW]
+        lines = [json.dumps({"text": labelled["texts"][row], "label": labelled["labels"][row]}) for row in rows]
+    elif job.method == "teacher":
+        lines = said_by_words(source, target)
+    else:
+        return job.method
+    place = folder / f"{job.method}.jsonl"
+    place.write_text("\n".join(lines) + "\n", encoding="utf8")
+    return {"name": job.method, "path": str(place)}
+
+
+def said_by_words(source: Domain, target: Domain) -> list[str]:
+    """Return a line of probabilities for every target text by tf-idf and logistic regression on the source."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0))
+    model.fit(source.texts, source.labels)
+    names = [str(name) for name in model.classes_]
+    return [json.dumps(dict(zip(names, row.tolist(), strict=True))) for row in model.predict_proba(target.texts)]
+
+
+def recipe_for(job: Job, budget: Budget, data: Data, general: list[str], folder: Path) -> Recipe:
+    """Return the recipe of a job."""
+    labelled, dev = data.of(job.source, "train"), data.of(job.source, "dev")
+    if job.labels is not None:
+        labelled = take(labelled, draw_rows(np.array(labelled["labels"]), job.labels, job.draw))
+    source = Domain(job.source, **labelled, test=Domain(f"{job.source}-dev", **dev))
+    target = target_of(job, budget, data)
+    unlabelled = [Domain(f"{job.source}-pool", **data.pool(job.source))]
+    alone = bool(job.shift) or data.name != "amazon"
+    targets = [job.target] if alone else [name for name in data.domains if name != job.source]
+    return Recipe(
+        base=budget.base,
+        source=source,
+        unlabelled=unlabelled if data.name == "amazon" else [],
+        targets=[target if name == job.target else Domain(name, **data.pool(name)) for name in targets],
+        general=[Domain("wikipedia", texts=general)],
+        task={"max_length": budget.max_length},
+        adapter={"kind": "houlsby", "reduction": 4},
+        method=method_of(job, data, target, source, folder),
+        train={
+            "max_length": budget.max_length,
+            "fuse": {"tokens": budget.fuse_tokens, "learning_rate": budget.fuse_rate},
+            "task": {"epochs": budget.epochs, "rows_per_batch": 16, "learning_rate": budget.task_rate},
+        },
+        seed=job.draw,
+    )
+
+
+def run_job(job: Job, budget: Budget, data: Data, general: list[str]) -> Record:
+    """Train (or find) the job's model and return its record."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = recipe_for(job, budget, data, general, Path(folder))
+        material, engine = prepare(recipe, Listener())
+        target = next(population for population in material.corpus.targets if population.name == job.target)
+        outcome = follow(job.method, recipe.method, target, material, engine)
+    hidden = material.corpus.tests[target.name].hidden
+    assert hidden is not None
+    gold = material.corpus.labels.encode(hidden.reveal("final evaluation"))
+    found = outcome.predictions["target"]
+    material.corpus = replace(material.corpus, targets=(target,))  # what is said without labels is said of it alone
+    free = label_free_scores(material, engine, outcome) if outcome.stages else {"scores": {}}
+    engine.clear()
+    engine.host.check_base()
+    brief = scores(found, gold, material.corpus.labels.names)
+    return {
+        **asdict(job),
+        "budget": asdict(budget),
+        "rows": len(gold),
+        **{key: brief[key] for key in ("accuracy", "macro_f1", "calibration_error")},
+        "correct": "".join("01"[int(hit)] for hit in found.argmax(1) == gold),
+        "label_free": getattr(recipe.method, "label_free", True),
+        "label_free_scores": free["scores"],
+        "notes": outcome.notes,
+        "stages": [{"key": t.key, "cached": t.cached, **t.figures} for t in outcome.stages],
+        "recipe": without_folders(recipe.resolved()),
+        "seconds": round(time.monotonic() - began, 1),
+        "base_fingerprint": engine.host.fingerprint,
+        "base_saw": list(recipe.base_saw),
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def without_folders(recipe: Record) -> Record:
+    """Return a resolved recipe that names a file which was made for the run by its name alone."""
+    path = recipe["method"].get("path")
+    return {**recipe, "method": {**recipe["method"], "path": Path(path).name}} if path else recipe
+
+
+def done(records: Sequence[Record], job: Job, budget: Budget) -> bool:
+    """Return whether a job has its record."""
+    wanted, spent = asdict(job), asdict(budget)
+    return any(all(r.get(k) == v for k, v in wanted.items()) and r["budget"] == spent for r in records)
+
+
+def mine(job: Job, share: Share) -> bool:
+    """Return whether a job is this process's: cells that share stages stay together."""
+    cell = key_of({"cell": [job.data, job.source, job.draw, job.labels, job.shift]})
+    return int(cell, 16) % share.parts == share.part - 1
+
+
+def hours_left(todo: Sequence[Job], records: Sequence[Record]) -> float:
+    """Return the hours that jobs take, each as long as those of its phase and method took so far.
+
+    >>> past = [{"phase": "screening", "method": "dann", "seconds": 1800.0}]
+    >>> hours_left([Job("screening", "amazon", "dann", "books", "dvd", 0, 200)] * 4, past)
+    2.0
+    """
+    spent: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    for record in records:
+        for kind in ((record["phase"], record["method"]), (record["method"],), ()):
+            spent[kind].append(record["seconds"])
+
+    def expected(job: Job) -> float:
+        kinds: list[tuple[str, ...]] = [(job.phase, job.method), (job.method,), ()]
+        return next((float(np.mean(spent[kind])) for kind in kinds if spent[kind]), 0.0)
+
+    return sum(expected(job) for job in todo) / 3600
+
+
+def main() -> None:
+    """Run what has no record yet, saying how long it still takes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("amazon", "mnli", "general"):
+        parser.add_argument(f"--{name}", type=Path, required=name != "mnli")
+    parser.add_argument("--records", type=Path, default=Path(__file__).parent / "records.jsonl")
+    parser.add_argument("--phases", nargs="*", default=["screening", "shifted", "mnli", "finalists", "many"])
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--share", type=Share.of, default=Share(), help="part of the work, for example 2/4")
+    parser.add_argument("--threads", type=int, default=2)
+    for item in Budget.__dataclass_fields__.values():
+        kind = type(item.default)
+        parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    budget = Budget(**{name: getattr(options, name) for name in Budget.__dataclass_fields__})
+    places = {"amazon": options.amazon, "mnli": options.mnli}
+    data = {name: read(name, place) for name, place in places.items() if place is not None}
+    general = read_general(options.general, budget.general_articles)
+    work(options, budget, data, general)
+
+
+def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], general: list[str]) -> None:
+    """Do the jobs of this share that have no record; the finals once the screening has chosen."""
+    while True:
+        records = [r for r in read_records(options.records) if r["budget"] == asdict(budget)]
+        chosen = finalists(records, options.methods)
+        jobs = [*everything(options.methods), *(finals(chosen, data["amazon"].domains) if chosen else ())]
+        jobs = [job for job in jobs if job.phase in options.phases and job.data in data and mine(job, options.share)]
+        todo = [job for job in jobs if not done(records, job, budget)]
+        print(f"{len(todo)} of {len(jobs)} runs to do, {hours_left(todo, records):.1f} hours left", flush=True)
+        if not chosen:
+            print("the finalists are not chosen yet: the screening is not complete", flush=True)
+        if not todo:
+            return
+        job = todo[0]
+        record = run_job(job, budget, data[job.data], general)
+        append_record(options.records, record)
+        print(f"{job} accuracy {record['accuracy']:.3f} in {record['seconds']:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

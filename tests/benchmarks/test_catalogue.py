@@ -1,0 +1,212 @@
+"""The catalogue's study on tiny inputs: its jobs, its choice, its resuming, and tables that are right at any time."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from guidebook.compare.work import Share
+from guidebook.evaluation.records import read_records
+from guidebook.methods import METHODS
+from tiny import TEXTS
+
+FOLDER = Path(__file__).parents[2] / "benchmarks" / "catalogue"
+
+
+def module(name: str) -> Any:
+    before = list(sys.path)
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    sys.modules[name] = made
+    spec.loader.exec_module(made)
+    sys.path[:] = before
+    return made
+
+
+study = module("study")
+report = module("report")
+
+
+def record(
+    method: str, cell: tuple[str, str, int], right: float, phase: str = "screening", **more: Any
+) -> dict[str, Any]:
+    source, target, draw = cell
+    marks = "".join("01"[int(hit)] for hit in np.random.default_rng(len(target)).random(200) < right)
+    return {
+        "phase": phase,
+        "data": "amazon",
+        "method": method,
+        "source": source,
+        "target": target,
+        "draw": draw,
+        "labels": 200,
+        "shift": "",
+        "budget": {"base": "mini", "fuse_tokens": 1, "epochs": 1, "test_rows": 200},
+        "rows": 200,
+        "correct": marks,
+        "accuracy": marks.count("1") / 200,
+        "macro_f1": 0.5,
+        "label_free_scores": {},
+        "label_free": method not in study.TAKES_LABELS,
+        "base_fingerprint": "abc",
+        "base_saw": [],
+        "seconds": 60.0,
+        **more,
+    }
+
+
+def screening(accuracies: dict[str, float]) -> list[dict[str, Any]]:
+    return [
+        record(method, (source, target, draw), right)
+        for draw in range(2)
+        for source, target in study.SCREENED
+        for method, right in accuracies.items()
+    ]
+
+
+def test_every_method_is_screened_twice_in_four_directions_and_on_shifted_targets() -> None:
+    jobs = list(study.everything(list(METHODS)))
+    for method in METHODS:
+        assert sum(job.phase == "screening" and job.method == method for job in jobs) == 8
+        assert sum(job.phase == "shifted" and job.method == method for job in jobs) == 8
+    assert sum(job.phase == "mnli" for job in jobs) == 2 * 3 * 5
+    assert len(set(jobs)) == len(jobs)
+
+
+def test_nothing_of_the_screening_is_in_the_finals() -> None:
+    jobs = list(study.finals(["ssd", "mixed", "dann"], ("books", "dvd", "electronics", "kitchen")))
+    assert not {(job.source, job.target) for job in jobs} & set(study.SCREENED)
+    assert len({(job.source, job.target) for job in jobs}) == 8
+    assert {job.method for job in jobs} == {"source_only", "general_mlm", "ssd", "mixed", "dann", "guided"}
+    assert {job.draw for job in jobs if job.phase == "finalists"} == {0, 1, 2}
+
+
+def test_finalists_are_chosen_by_scores_that_need_no_target_label_and_only_when_all_is_there() -> None:
+    methods = ["source_only", "guided", "few_target_labels", "dann", "mixed", "ssd", "joint"]
+    records = screening(dict.fromkeys(methods, 0.5))
+    better = {"ssd": 4.0, "joint": 3.0, "mixed": 2.0, "dann": 1.0}
+    for entry in records:
+        value = better.get(entry["method"], 9.0)
+        entry["accuracy"] = 1 - value / 10  # the choice must not look at this
+        entry["label_free_scores"] = {
+            "nuclear_norm": {"value": value, "higher_is_better": True},
+            "source_accuracy": {"value": -value, "higher_is_better": False},
+        }
+    assert study.finalists(records, methods) == ["ssd", "joint", "mixed"]
+    assert study.finalists(records[:-1], methods) == []
+
+
+def test_a_shifted_target_has_its_shares_and_shares_no_row() -> None:
+    labels = ["0"] * 100 + ["1"] * 100
+    sizes = set()
+    for name, share in study.SHIFTS.items():
+        pool, test = study.shifted_rows(labels, share)
+        assert not set(pool.tolist()) & set(test.tolist()), name
+        for rows in (pool, test):
+            assert np.mean([labels[row] == "1" for row in rows]) == pytest.approx(share, abs=0.01)
+            sizes.add(len(rows))
+    assert len(sizes) == 1
+
+
+def test_shares_of_the_work_are_whole_cells_and_together_everything() -> None:
+    jobs = list(study.everything(list(METHODS)))
+    parts = [[job for job in jobs if study.mine(job, Share(part, 3))] for part in (1, 2, 3)]
+    assert sum(map(len, parts)) == len(jobs)
+    cells = [{(job.data, job.source, job.draw, job.labels, job.shift) for job in part} for part in parts]
+    assert not cells[0] & cells[1]
+    assert not cells[1] & cells[2]
+    assert all(cells)
+
+
+def test_a_table_is_right_wherever_the_study_was_stopped() -> None:
+    records = screening({"source_only": 0.6, "mixed": 0.9, "dann": 0.6, "few_target_labels": 0.95})
+    for stop in (0, 1, 3, 9, len(records) - 1, len(records)):
+        said = report.page(records[:stop])
+        free = said.partition("Given labels of the target")[0]
+        assert "few_target_labels" not in free
+        for line in free.splitlines():
+            if line.startswith("| `mixed`") and "+" in line:
+                both = report.by_cell(records[:stop])
+                common = both["mixed"].keys() & both["source_only"].keys()
+                slow = np.mean([both["mixed"][c]["accuracy"] - both["source_only"][c]["accuracy"] for c in common])
+                assert f"{100 * slow:+.1f}" in line
+                assert f"| {len(common)} |" in line
+    assert "Better than `source_only` beyond noise: `mixed`." in report.page(records)
+    assert "No difference to `source_only` that shows: `dann`." in report.page(records)
+
+
+def test_where_a_method_hurts_is_said() -> None:
+    records = screening({"source_only": 0.8, "mixed": 0.5})
+    said = report.page(records)
+    assert "`mixed` hurts on" in said
+    assert "books → electronics" in said
+
+
+def test_p_values_are_adjusted_over_the_comparisons_of_the_table() -> None:
+    records = screening({"source_only": 0.6, "a": 0.7, "b": 0.65, "c": 0.6})
+    found = {d.better: d for d in report.compare(records, [(m, "source_only") for m in "abc"])}
+    raw = {name: difference.found.p_value for name, difference in found.items()}
+    smallest = min(raw, key=lambda name: raw[name])
+    assert found[smallest].p == pytest.approx(min(3 * raw[smallest], 1.0))
+
+
+def test_bases_and_budgets_are_not_mixed() -> None:
+    records = screening({"source_only": 0.6, "mixed": 0.7})
+    other = [{**entry, "base_fingerprint": "other", "base_saw": ["amazon"]} for entry in records]
+    assert report.page([*records, *other]).count("### Base") == 2
+
+
+def tiny_data() -> Any:
+    rows: dict[tuple[str, str], dict[str, list[Any]]] = {}
+    for number, domain in enumerate(("books", "dvd", "electronics", "kitchen")):
+        for split, count in (("train", 24), ("dev", 8)):
+            texts = [f"{TEXTS[(row + number) % 8]} {domain} {split} {row}" for row in range(count)]
+            rows[domain, split] = {"texts": texts, "labels": [str(row % 2) for row in range(count)]}
+        rows[domain, "unlabeled"] = {"texts": [f"{text} of {domain} {row}" for row in range(5) for text in TEXTS]}
+    return study.Data("amazon", ("books", "dvd", "electronics", "kitchen"), ("train", "dev"), rows)
+
+
+@pytest.mark.slow
+def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
+    tiny_base, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(study, "SCREENED", (("books", "electronics"),))
+    monkeypatch.setattr(study, "draw_rows", lambda labels, count, draw: np.arange(16))
+    budget = study.Budget(str(tiny_base("bert")), 200, 1, 10, 4, 1e-2, 1e-2, 32)
+    methods = ["source_only", "tfidf", "guided", "teacher", "few_target_labels", "mixed"]
+    options = argparse.Namespace(
+        records=tmp_path / "records.jsonl", methods=methods, phases=["screening"], share=Share()
+    )
+    ran, run_job = [], study.run_job
+
+    def counted(job: Any, *rest: Any) -> Any:
+        if len(ran) == 3:
+            raise KeyboardInterrupt
+        ran.append(job)
+        return run_job(job, *rest)
+
+    monkeypatch.setattr(study, "run_job", counted)
+    general = [f"it is said that {text}" for text in TEXTS]
+    with pytest.raises(KeyboardInterrupt):
+        study.work(options, budget, {"amazon": tiny_data()}, general)
+    monkeypatch.setattr(study, "run_job", run_job)
+    study.work(options, budget, {"amazon": tiny_data()}, general)
+    records = read_records(options.records)
+    assert len(records) == 12
+    assert len({(entry["method"], entry["draw"]) for entry in records}) == 12
+    assert "0 of 12 runs to do, 0.0 hours left" in capsys.readouterr().out
+    for entry in records:
+        assert entry["rows"] == 10
+        assert entry["label_free"] == (entry["method"] not in study.TAKES_LABELS)
+        assert str(entry["recipe"]["method"].get("path", "")) in ("", f"{entry['method']}.jsonl")
+        assert entry["method"] == "tfidf" or entry["label_free_scores"]
+    assert "guided" in report.page(records)

@@ -147,7 +147,9 @@ def _row(difference: Difference) -> str:
 
 
 def verdict(difference: Difference) -> str:
-    """Return what a difference says after the correction: higher, lower or within noise."""
+    """Return what a difference says after the correction; one trained model against one says nothing of methods."""
+    if difference.over == "rows":
+        return "one model each"
     if difference.p >= 0.05:
         return "within noise"
     return "higher" if difference.found.estimate > 0 else "lower"
@@ -159,10 +161,12 @@ def plainly(records: Sequence[Record]) -> list[str]:
     differences = compare(records, [(method, TWIN) for method in methods])
     said = {word: [f"`{d.better}`" for d in differences if verdict(d) == word] for word in ("higher", "lower")}
     noise = [f"`{d.better}`" for d in differences if verdict(d) == "within noise"]
+    alone = [f"`{d.better}`" for d in differences if verdict(d) == "one model each"]
     lines = [
         f"- Better than `{TWIN}` beyond noise: {', '.join(said['higher']) or 'none'}.",
         f"- No difference to `{TWIN}` that shows: {', '.join(noise) or 'none'}.",
         f"- Worse than `{TWIN}` beyond noise: {', '.join(said['lower']) or 'none'}.",
+        *([f"- Too few cells to say: {', '.join(alone)}."] if alone else []),
     ]
     for method in methods:
         places = where_it_hurts(records, method)

@@ -143,6 +143,13 @@ def test_a_table_is_right_wherever_the_study_was_stopped() -> None:
     assert "No difference to `source_only` that shows: `dann`." in report.page(records)
 
 
+def test_one_trained_model_against_one_says_nothing_of_methods() -> None:
+    records = screening({"source_only": 0.5, "mixed": 0.95})[:2]
+    said = report.page(records)
+    assert "Too few cells to say: `mixed`" in said
+    assert "Better than `source_only` beyond noise: none." in said
+
+
 def test_where_a_method_hurts_is_said() -> None:
     records = screening({"source_only": 0.8, "mixed": 0.5})
     said = report.page(records)

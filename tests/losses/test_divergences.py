@@ -250,3 +250,19 @@ def test_the_effective_rank_against_its_definition() -> None:
     line = torch.arange(1.0, 10.0)[:, None] * torch.tensor([[1.0, -2.0, 3.0]])
     assert float(effective_rank(line)) == pytest.approx(1, abs=1e-3)
     assert float(effective_rank(torch.zeros(5, 3))) == pytest.approx(1, abs=1e-6)  # a collapse onto 0 is one too
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_both_domains_move_and_padding_does_not(name: str) -> None:
+    """The gradient of the loss against that of the formula on rows that are pooled by hand."""
+    found: list[Any] = [view(v.hidden.clone().requires_grad_(), v.mask) for v in views()]
+    Divergence(stream("a"), stream("b"), name, which="all")(found)["loss"].backward()
+    slow = [v.hidden.clone().requires_grad_() for v in views()]
+    pooled = [2 * states[:, :3].sum(1) / 3 for states in slow]
+    pooled = [row.tanh() for row in pooled] if name == "cmd" else pooled
+    DIVERGENCES[name](*pooled).backward()
+    for v, states in zip(found, slow, strict=True):
+        assert v.hidden.grad is not None
+        assert float(v.hidden.grad[:, :3].abs().min()) > 0
+        assert not v.hidden.grad[:, 3].any()
+        torch.testing.assert_close(v.hidden.grad, states.grad)

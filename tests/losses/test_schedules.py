@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_the_ramp_is_the_papers_formula_of_the_share_of_steps(gamma: float) -> N
 def test_the_ramp_starts_at_zero_and_only_grows() -> None:
     values = [ramp(step / 200) for step in range(201)]
     assert values[0] == 0
-    assert all(after > before for before, after in zip(values, values[1:], strict=False))
+    assert all(after > before for before, after in pairwise(values))
     assert 0.9999 < values[-1] < 1
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_aligning import HOTELS, built, recipe_of, stages_of
 
 import guidebook as gb
 from guidebook.adaptation import adapt, prepare
@@ -15,7 +16,6 @@ from guidebook.training.engine import Trained
 from guidebook.training.listener import Listener
 from guidebook.training.run import Run
 from guidebook.training.trainer import StageTrainer, training_arguments
-from test_aligning import HOTELS, built, recipe_of, stages_of
 from tiny import TEXTS
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 from guidebook.errors import InputError
 from guidebook.losses.adversarial import Adversarial, Critic, reverse_gradient
 from guidebook.losses.contract import Facts, View
-from guidebook.losses.schedules import ramp, ramp_by_batch_size
+from guidebook.losses.schedules import ramp
 
 FACTS = Facts(hidden_size=8, layers=2, pooling="mean", classes=2, head="linear", head_dropout=0.0, head_seed=0, seed=0)
 
@@ -83,14 +83,3 @@ def test_a_critic_that_learned_nothing_early_on_is_told_once() -> None:
 def test_reversal_leaves_values_alone() -> None:
     values = rows(0, 4).float()
     assert torch.equal(reverse_gradient(values, 3.0), values)
-
-
-def test_the_released_schedule_against_a_loop_over_its_batches() -> None:
-    """p = (batch + epoch * batch_size) / (epochs * batch_size), batch after batch, as the code counts."""
-    epochs, batches, size = 4, 50, 8
-    for epoch in range(epochs):
-        for batch in range(batches):
-            p = (batch + epoch * size) / (epochs * size)
-            fraction = (epoch * batches + batch) / (epochs * batches)
-            found = ramp_by_batch_size(fraction, epochs=epochs, batches_per_epoch=batches, batch_size=size)
-            assert found == pytest.approx(ramp(p), abs=1e-6)

@@ -203,3 +203,66 @@ def test_cmd_as_a_loss_squashes_its_rows() -> None:
     source, target = (v.hidden[:, :3].mean(1) for v in views())
     found = Divergence(stream("a"), stream("b"), "cmd", which="all")(views())["loss"]
     torch.testing.assert_close(found, cmd((2 * source).tanh(), (2 * target).tanh()))
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_rows_in_half_precision_are_widened_before_anything_is_subtracted(name: str) -> None:
+    one, two = SOURCE.tanh().bfloat16(), TARGET.tanh().bfloat16()
+    found = DIVERGENCES[name](one, two)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, DIVERGENCES[name](one.float(), two.float()))
+
+
+def test_layers_are_chosen_counted_from_the_first_above_the_embeddings_and_summed() -> None:
+    def deep(found: View) -> Any:
+        states = tuple(found.hidden * factor for factor in (100.0, 1.0, 2.0, 3.0))  # embeddings, then three layers
+        return View(found.hidden, found.mask, *[torch.zeros(0)] * 4, states, {}, 0.5)
+
+    source, target = (found.hidden[:, :3].mean(1) for found in views())
+    each = [factor**2 * float((source.mean(0) - target.mean(0)).pow(2).sum()) for factor in (1.0, 2.0, 3.0)]
+    for which, layers in (("all", (0, 1, 2)), ("top 2", (1, 2)), ("all but last", (0, 1)), ((1,), (1,))):
+        loss = Divergence(stream("a"), stream("b"), "linear_mmd", which=which)([deep(found) for found in views()])
+        assert float(loss["loss"]) == pytest.approx(sum(each[layer] for layer in layers), rel=1e-5)
+
+
+def test_states_in_half_precision_are_pooled_in_full() -> None:
+    half: list[Any] = []
+    whole: list[Any] = []
+    for found in views():
+        states = found.hidden.bfloat16()
+        half.append(view(states, found.mask))
+        whole.append(
+            View(states.float(), found.mask, *[torch.zeros(0)] * 4, (states.float(), (states * 2).float()), {}, 0)
+        )
+    loss = Divergence(stream("a"), stream("b"), "energy", which="all")
+    found, slow = loss(half), loss(whole)
+    assert torch.equal(found["loss"], slow["loss"])
+    assert torch.equal(found["effective_rank"], slow["effective_rank"])
+
+
+def test_the_effective_rank_against_its_definition() -> None:
+    """exp of the entropy of the shares of the singular values, which are the roots of the Gram matrix's eigenvalues."""
+    group = rows(7, 9, 4)
+    roots = [math.sqrt(value) for value in np.linalg.eigvalsh((group.T @ group).numpy())]
+    shares = [root / sum(roots) for root in roots]
+    slow = math.exp(-sum(share * math.log(share) for share in shares))
+    assert float(effective_rank(group)) == pytest.approx(slow, rel=1e-5)
+    line = torch.arange(1.0, 10.0)[:, None] * torch.tensor([[1.0, -2.0, 3.0]])
+    assert float(effective_rank(line)) == pytest.approx(1, abs=1e-3)
+    assert float(effective_rank(torch.zeros(5, 3))) == pytest.approx(1, abs=1e-6)  # a collapse onto 0 is one too
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_both_domains_move_and_padding_does_not(name: str) -> None:
+    """The gradient of the loss against that of the formula on rows that are pooled by hand."""
+    found: list[Any] = [view(v.hidden.clone().requires_grad_(), v.mask) for v in views()]
+    Divergence(stream("a"), stream("b"), name, which="all")(found)["loss"].backward()
+    slow = [v.hidden.clone().requires_grad_() for v in views()]
+    pooled = [2 * states[:, :3].sum(1) / 3 for states in slow]
+    pooled = [row.tanh() for row in pooled] if name == "cmd" else pooled
+    DIVERGENCES[name](*pooled).backward()
+    for v, states in zip(found, slow, strict=True):
+        assert v.hidden.grad is not None
+        assert float(v.hidden.grad[:, :3].abs().min()) > 0
+        assert not v.hidden.grad[:, 3].any()
+        torch.testing.assert_close(v.hidden.grad, states.grad)

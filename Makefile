@@ -1,7 +1,7 @@
 # `make` lists what there is. Needs make and Python >= 3.11; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs-tables clean
+.PHONY: help demo test test-oldest test-newest check format docs-tables clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,6 +18,18 @@ demo: $(VENV)/.demo ## install, then adapt the small base from books to kitchen,
 
 test: $(VENV)/.test ## install what tests need, then run all of them
 	$(PYTEST)
+
+# What pyproject.toml allows of the two libraries whose insides we touch, at its two ends.
+OLDEST := "transformers==5.20.0" "peft==0.21.0"
+NEWEST := "transformers<6" "peft<0.23"
+
+test-oldest: PAIR := $(OLDEST) ## the adapters' tests on the oldest transformers and peft that are allowed
+test-newest: PAIR := $(NEWEST) ## the same on the newest
+test-oldest test-newest: test-%: $(VENV)/.made
+	$(BIN)/python -m venv $(VENV)-$*
+	grep -vE '^(transformers|peft|tokenizers|huggingface_hub)==' constraints.txt > $(VENV)-$*/constraints.txt
+	$(VENV)-$*/bin/python -m pip install -q --upgrade -c $(VENV)-$*/constraints.txt -e '.[test]' $(PAIR)
+	$(PYTEST:$(BIN)/%=$(VENV)-$*/bin/%) tests/adapters tests/test_families.py
 
 check: $(VENV)/.dev ## style, types, import arrows and fast tests: before every commit
 	$(BIN)/ruff check

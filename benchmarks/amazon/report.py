@@ -32,12 +32,13 @@ Record = dict[str, Any]
 
 
 def groups(records: list[Record]) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
-    """Yield (base, labels, kind, budget) and the records of the main runs; bases and budgets are never mixed."""
+    """Yield (base, labels, kind, rest) and the records of the main runs; bases and budgets are never mixed."""
     found: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in records:
         if record["phase"] in ("few", "all"):
             budget = tuple(sorted(record["budget"].items()))
-            found[record["budget"]["base"], record["labels"], record["kind"], budget].append(record)
+            rest = (record["base_fingerprint"], budget)
+            found[record["budget"]["base"], record["labels"], record["kind"], rest].append(record)
     yield from found.items()
 
 

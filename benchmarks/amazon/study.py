@@ -30,6 +30,7 @@ import torch
 
 from guidebook.account import scores
 from guidebook.adaptation import follow, prepare
+from guidebook.adapters.host import Host
 from guidebook.data.corpus import labels_of
 from guidebook.data.domains import Domain
 from guidebook.evaluation.records import append_record, machine, read_records, versions
@@ -225,6 +226,12 @@ def done(records: list[dict[str, Any]], job: Job, budget: Budget) -> bool:
     )
 
 
+def of_base(path: Path, fingerprint: str) -> list[dict[str, Any]]:
+    """Return the records made on exactly this base: a base that was trained further is another one."""
+    records = read_records(path) if path.exists() else []
+    return [record for record in records if record["base_fingerprint"] == fingerprint]
+
+
 def main() -> None:
     """Run what has no record yet, saying how long it still takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -246,8 +253,10 @@ def main() -> None:
     budget = Budget(arguments.base, arguments.fuse_tokens, arguments.epochs, arguments.test_rows, 1000)
     reviews, general = read_reviews(arguments.data), read_general(arguments.general, budget.general_articles)
 
+    fingerprint = Host.load(budget.base).fingerprint
+
     def work(jobs: list[Job]) -> None:
-        records = read_records(arguments.records) if arguments.records.exists() else []
+        records = of_base(arguments.records, fingerprint)
         todo = [job for job in jobs if not done(records, job, budget)]
         spent: list[float] = []
         for number, job in enumerate(todo):
@@ -263,7 +272,7 @@ def main() -> None:
         work(list(choosing_jobs(arguments.kinds, 200)))
     chosen = [
         record
-        for record in read_records(arguments.records)
+        for record in of_base(arguments.records, fingerprint)
         if record["phase"] == "choose"
         and (record["budget"]["base"], record["budget"]["epochs"]) == (budget.base, budget.epochs)
     ]

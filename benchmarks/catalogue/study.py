@@ -33,6 +33,7 @@ import torch
 
 from guidebook.account import scores
 from guidebook.adaptation import follow, prepare
+from guidebook.adapters.host import Host
 from guidebook.compare.draw import draw_rows
 from guidebook.compare.scores import label_free_scores
 from guidebook.compare.work import Share
@@ -325,8 +326,13 @@ def main() -> None:
 
 def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], general: list[str]) -> None:
     """Do the jobs of this share that have no record; the finals once the screening has chosen."""
+    fingerprint = Host.load(budget.base).fingerprint  # a base that was trained further is another one
     while True:
-        records = [r for r in read_records(options.records) if r["budget"] == asdict(budget)]
+        records = [
+            record
+            for record in read_records(options.records)
+            if record["budget"] == asdict(budget) and record["base_fingerprint"] == fingerprint
+        ]
         chosen = finalists(records, options.methods)
         jobs = [*everything(options.methods), *(finals(chosen, data["amazon"].domains) if chosen else ())]
         jobs = [job for job in jobs if job.phase in options.phases and job.data in data and mine(job, options.share)]

@@ -126,14 +126,15 @@ def main_jobs(kinds: list[str], rates: dict[str, float], draws: int) -> Iterator
                 yield Job("few", kind, arm, source, target, draw, 200, rates[kind])
 
 
-def recipe_for(job: Job, budget: Budget, reviews: dict[Any, Any], general: list[str]) -> Recipe:
-    """Return the recipe of a job."""
+def recipe_for(job: Job, budget: Budget, reviews: dict[Any, Any], general: list[str], saw: list[str] | None) -> Recipe:
+    """Return the recipe of a job; `saw` is what the base had seen, if it is not a packaged one."""
     texts, labels = reviews[job.source, "train"]
     chosen = draw_rows(labels, job.labels, job.draw)
     dev_texts, dev_labels = reviews[job.source, "dev"]
     targets = [name for name in DOMAINS if name != job.source]
     return Recipe(
         base=budget.base,
+        base_saw=saw,
         source=Domain(
             job.source,
             texts=[texts[row] for row in chosen],
@@ -169,10 +170,12 @@ def test_rows(reviews: dict[Any, Any], name: str, count: int) -> tuple[list[str]
     return [texts[row] for row in rows], None, [labels[row] for row in rows]
 
 
-def run_job(job: Job, budget: Budget, reviews: dict[Any, Any], general: list[str]) -> dict[str, Any]:
+def run_job(
+    job: Job, budget: Budget, reviews: dict[Any, Any], general: list[str], saw: list[str] | None
+) -> dict[str, Any]:
     """Train (or find) the job's model and return its record."""
     began = time.monotonic()
-    recipe = recipe_for(job, budget, reviews, general)
+    recipe = recipe_for(job, budget, reviews, general, saw)
     if job.phase != "choose":  # the source's dev rows are read only to choose the learning rate
         recipe = recipe.replace(source=replace(recipe.source[0], test=None), task=replace(recipe.task, dev=0.0))
     material, engine = prepare(recipe, Listener())
@@ -239,7 +242,10 @@ def main() -> None:
     parser.add_argument("--general", type=Path, required=True)
     parser.add_argument("--records", type=Path, default=Path(__file__).parent / "records.jsonl")
     parser.add_argument("--base", default="mini")
+    parser.add_argument("--saw", nargs="*", help="what the base had seen, if it is not a packaged one")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
+    parser.add_argument("--phases", nargs="*", default=["few", "all"], choices=["few", "all"], help="200 labels; all")
     parser.add_argument("--fuse-tokens", type=int, default=400_000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--test-rows", type=int, default=1000)
@@ -260,7 +266,7 @@ def main() -> None:
         todo = [job for job in jobs if not done(records, job, budget)]
         spent: list[float] = []
         for number, job in enumerate(todo):
-            record = run_job(job, budget, reviews, general)
+            record = run_job(job, budget, reviews, general, arguments.saw)
             append_record(arguments.records, record)
             spent.append(record["seconds"])
             left = float(np.mean(spent[-24:])) * (len(todo) - number - 1) / 3600
@@ -279,6 +285,7 @@ def main() -> None:
     rates = choose_rates(chosen, arguments.kinds)
     print(f"learning rates {rates}", flush=True)
     jobs = main_jobs(arguments.kinds, rates, arguments.draws)
+    jobs = (job for job in jobs if job.arm in arguments.arms and job.phase in arguments.phases)
     work([job for job in jobs if not arguments.share or job.source in arguments.share])
 
 

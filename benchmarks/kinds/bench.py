@@ -123,9 +123,8 @@ def guidebook_step(name: str, side: str, shape: Shape, bf16: bool) -> tuple[Step
     tokens = Tokens(ids.reshape(-1), offsets, "made")
     stream = Stream("text", tokens, np.zeros(len(ids), np.int64), ("text",), np.ones(1))
     stage = Stage("fuse", {"lm": LanguageModelling(stream)}, train={"domain": None})
-    train = Training(
-        max_length=shape.length, tokens_per_batch=shape.rows * shape.length, fuse=FuseTraining(tokens=10**8)
-    )
+    batch = shape.rows * shape.length
+    train = Training(max_length=shape.length, tokens_per_batch=batch, fuse=FuseTraining(tokens=2000 * batch))
     plan = StagePlan(stage, train, 0, input_of(host))
     model = StageModel(host, stage, {}, plan.steps)
     model.train()

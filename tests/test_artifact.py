@@ -88,6 +88,7 @@ def test_adding_removing_and_retraining_others_changes_no_answer(
     assert np.array_equal(load(base, one).predict_proba(TEXTS, domain="all"), before)
 
 
+@pytest.mark.slow
 def test_guidebooks_of_two_kinds_share_a_base(books: Any, base: str) -> None:
     one, two = books("all").path, books("lora").path
     both = load(base, one, two)

@@ -107,6 +107,7 @@ def test_what_quotes_texts_is_not_uploaded(book: Any, monkeypatch: pytest.Monkey
     assert set(calls[0]["ignore_patterns"]) == {"evidence.json", "report.html"}
 
 
+@pytest.mark.slow
 def test_methods_without_a_language_model_and_without_a_stage(
     tiny_base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_labels_keep_their_type(make: Callable[..., DomainAdapter], labels: list
     assert model.guidebook_.labels == names_of(model.classes_)
 
 
+@pytest.mark.slow
 def test_labels_and_their_names_stay_together(make: Callable[..., DomainAdapter]) -> None:
     """The same rows under two namings that sort the other way round: the same model with its columns swapped."""
     train = {**TRAIN, "task": {"epochs": 4, "rows_per_batch": 6, "learning_rate": 3e-2}}
@@ -103,6 +104,7 @@ def test_parameters_and_clones(make: Callable[..., DomainAdapter], fitted: Domai
     assert "method='source_only'" in repr(model)
 
 
+@pytest.mark.slow
 def test_the_same_parameters_give_the_same_model(make: Callable[..., DomainAdapter], fitted: DomainAdapter) -> None:
     again = clone(fitted).fit(X, Y)
     np.testing.assert_array_equal(again.predict_proba(X), fitted.predict_proba(X))
@@ -129,6 +131,7 @@ def test_it_stands_in_a_pipeline(make: Callable[..., DomainAdapter]) -> None:
     np.testing.assert_array_equal(model.predict_proba(X), make().fit(X, Y).predict_proba(X))
 
 
+@pytest.mark.slow
 def test_grid_search_chooses_on_source_rows(make: Callable[..., DomainAdapter]) -> None:
     steps = Pipeline([("model", make())])
     grid = {"model__method": ["source_only", "linear_probe"]}

@@ -20,7 +20,11 @@ def test_every_entry_says_what_it_is(what):
 
 def test_methods_and_architectures_are_all_there(capsys):
     assert main(["ls", "methods", "--json"]) == 0
-    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == list(METHODS)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(METHODS)
+    assert "Ganin et al. 2016, Domain-Adversarial" in next(row["paper"] for row in rows if row["name"] == "dann")
+    assert main(["ls", "methods"]) == 0
+    assert "Ganin et al. 2016" in capsys.readouterr().out
     assert main(["ls", "architectures"]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in PLACEMENTS)

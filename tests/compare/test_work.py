@@ -77,6 +77,7 @@ def test_records_hold_what_was_said_without_target_labels(done: Any) -> None:
         assert record["forgetting"] is None  # no general text
 
 
+@pytest.mark.slow
 def test_forgetting_is_measured_where_there_is_general_text(
     tmp_path: Path, tiny_base: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +111,7 @@ def test_what_is_missing_is_run_and_nothing_else(done: Any, tmp_path: Path, monk
     assert not trained  # the stages were in the store
 
 
+@pytest.mark.slow
 def test_shares_are_the_whole_and_overlap_nowhere(done: Any, tmp_path: Path) -> None:
     comparison, folder = done
     for part in (1, 2, 3):
@@ -144,6 +146,7 @@ def test_a_group_that_another_process_has_is_left_to_it(
         assert free
 
 
+@pytest.mark.slow
 def test_a_candidate_that_diverges_is_a_result(done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison, _ = done
     original = work_module.follow

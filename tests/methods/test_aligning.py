@@ -182,7 +182,8 @@ def test_mixed_after_fusion_starts_from_the_adapter_that_domain_fusion_made(tiny
         Mixed(task_weight=1)
 
 
-@pytest.mark.parametrize("layers", ["all", pytest.param("all but last", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", ["all", "all but last"])
 def test_madx_trains_the_task_once_and_exchanges_the_domain_adapter(layers, tiny_base):
     adapter = {"kind": "houlsby", "reduction": 4, "layers": layers}
     book = adapt(recipe_of(tiny_base("bert"), "madx", adapter=adapter))

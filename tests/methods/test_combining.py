@@ -38,6 +38,7 @@ def test_a_dry_run_announces_the_sum_and_the_run_does_it(tiny_base, cache) -> No
     assert "soup for kitchen" in book.meta["notes"]
 
 
+@pytest.mark.slow
 def test_weights_are_in_the_key(tiny_base, cache) -> None:
     recipe = tiny_recipe(tiny_base("bert"), method="task_arithmetic")
     material, engine = prepare(recipe, Listener())
@@ -67,6 +68,7 @@ def test_a_copy_descends_from_what_it_copies_and_a_sum_from_what_its_parts_share
     assert one == {"domain": ("root", "key a")}
 
 
+@pytest.mark.slow
 def test_a_second_soup_descends_from_the_first(tiny_base, cache) -> None:
     recipe = tiny_recipe(tiny_base("bert"), method="soup")
     material, engine = prepare(recipe, Listener())

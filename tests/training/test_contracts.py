@@ -137,10 +137,15 @@ REFUSED = {
 """Methods and kinds that do not go together -> what the error says, before anything is trained."""
 
 
+QUICK = ("tfidf", "linear_probe", "source_only", "domain_fusion", "mixed", "dann", "mean_teacher", "soup")
+"""Methods that `make check` runs: one of every form that a stage can have."""
+
+
 def entries() -> Iterator[Any]:
     """Every method with one kind, every kind with one method, and the methods that treat kinds in their own way."""
     for method in METHODS:
-        yield pytest.param(method, "houlsby", "bert", id=f"{method}-houlsby")
+        marks = () if method in QUICK else (pytest.mark.slow,)
+        yield pytest.param(method, "houlsby", "bert", marks=marks, id=f"{method}-houlsby")
     for kind in KINDS:
         if kind != "houlsby":
             marks = () if kind in ("lora", "full") else (pytest.mark.slow,)

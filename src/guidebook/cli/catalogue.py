@@ -31,12 +31,17 @@ def parts_of(docstring: str) -> dict[str, str]:
     return found
 
 
+def sections_of(place: str) -> dict[str, str]:
+    """Return the parts of the docstring of `module:Class`; see `parts_of`."""
+    node = class_source(place)
+    return parts_of(ast.get_docstring(node) or "" if node is not None else "")
+
+
 def methods_page() -> str:
     """Return one section per method: what it does, its paper, what it reads, assumes, and where it differs."""
     lines = []
     for name, place in METHODS.items():
-        node = class_source(place)
-        parts = parts_of(ast.get_docstring(node) or "" if node is not None else "")
+        parts = sections_of(place)
         lines += [f"## `{name}`", "", parts[""], ""]
         lines += [f"- **{key}**: {parts[key]}" for key in ("Reference", "Reads", "Assumes", "Differs") if key in parts]
         lines.append("")

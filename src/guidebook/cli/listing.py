@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from guidebook.cli.catalogue import sections_of
 from guidebook.cli.console import print_json, stdout, table
 from guidebook.cli.fields import first_line
 from guidebook.errors import InputError, nearest
@@ -52,9 +54,10 @@ def ls(
         print_json(found[what] if what else found)
         return
     for name, rows in found.items():
-        listed = table("", "", title=None if what else f"{name}")
+        papers = name == "methods"
+        listed = table("", "", *[""] * papers, title=None if what else f"{name}")
         for row in rows:
-            listed.add_row(escape(row["name"]), escape(row["about"]))
+            listed.add_row(escape(row["name"]), escape(row["about"]), *[escape(short(row["paper"]))] * papers)
         stdout().print(listed)
         if not what:
             stdout().print()
@@ -66,7 +69,20 @@ def rows_of(what: str) -> list[dict[str, str]]:
         return bases()
     module, name = TABLES[what]
     entries: Mapping[str, Any] = getattr(import_module(module), name)
-    return [{"name": key, "about": about(value)} for key, value in entries.items()]
+    rows = [{"name": key, "about": about(value)} for key, value in entries.items()]
+    if what == "methods":
+        rows = [{**row, "paper": sections_of(entries[row["name"]]).get("Reference", "")} for row in rows]
+    return rows
+
+
+def short(reference: str) -> str:
+    """Return authors and year of a reference's first paper.
+
+    >>> short("Gao, Yao and Chen 2021, SimCSE, EMNLP; Another 2022, Title.")
+    'Gao, Yao and Chen 2021'
+    """
+    found = re.match(r".*?\b(?:19|20)\d\d\b", reference)
+    return found.group() if found and len(found.group()) < 50 else reference.partition(",")[0]
 
 
 def about(entry: object) -> str:

@@ -54,10 +54,11 @@ def ls(
         print_json(found[what] if what else found)
         return
     for name, rows in found.items():
-        papers = name == "methods"
-        listed = table("", "", *[""] * papers, title=None if what else f"{name}")
+        columns = ["name", "about", *(["paper"] if name == "methods" else [])]
+        listed = table(*[""] * len(columns), title=None if what else f"{name}")
         for row in rows:
-            listed.add_row(escape(row["name"]), escape(row["about"]), *[escape(short(row["paper"]))] * papers)
+            shown_row = {**row, "paper": short(row.get("paper", ""))}
+            listed.add_row(*(escape(shown_row[column]) for column in columns))
         stdout().print(listed)
         if not what:
             stdout().print()

@@ -43,6 +43,7 @@ from guidebook.data.tokens import Tokens
 from guidebook.evaluation.records import append_record, machine, versions
 from guidebook.losses.language_modelling import LanguageModelling
 from guidebook.methods.stage import Stage
+from guidebook.training.layers import running
 from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
@@ -163,7 +164,7 @@ def guidebook_run(name: str, size: Size, seconds: float, dtype: torch.dtype) -> 
     plan = StagePlan(stage, train, 0, input_of(host))
     model = StageModel(host, stage, {}, plan.steps)
     clock = Clock(seconds)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, running(host, train):
         owned = arguments(
             folder, bf16_is_fast(), per_device_train_batch_size=1, train_sampling_strategy="sequential",
             remove_unused_columns=False,

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from guidebook.data.tokens import Tokens
 from guidebook.evaluation.records import append_record, machine, versions
 from guidebook.losses.language_modelling import LanguageModelling
 from guidebook.methods.stage import Stage
+from guidebook.training.layers import running
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import input_of
@@ -113,8 +115,11 @@ def autocast(bf16: bool) -> Any:
     return torch.autocast("cuda" if CUDA else "cpu", torch.bfloat16, enabled=bf16)
 
 
-def guidebook_step(name: str, side: str, shape: Shape, bf16: bool) -> tuple[Step, int]:
-    """Return a step of guidebook's stage with this kind, and the number of weights that it trains."""
+def guidebook_step(name: str, side: str, shape: Shape, bf16: bool, stack: ExitStack) -> tuple[Step, int]:
+    """Return a step of guidebook's stage with this kind, and the number of weights that it trains.
+
+    The layers run as a stage runs them until `stack` is closed.
+    """
     host = Host(shape.base(side))
     host.add("domain", kind_of(name), seed=0)
     host.activate(("domain",), train=("domain",))
@@ -127,6 +132,7 @@ def guidebook_step(name: str, side: str, shape: Shape, bf16: bool) -> tuple[Step
     train = Training(max_length=shape.length, tokens_per_batch=batch, fuse=FuseTraining(tokens=2000 * batch))
     plan = StagePlan(stage, train, 0, input_of(host))
     model = StageModel(host, stage, {}, plan.steps)
+    stack.enter_context(running(host, train))
     model.train()
     optimiser = torch.optim.AdamW(model.trainable().values())
 
@@ -190,17 +196,21 @@ def memory() -> float:
 def measure(name: str, side: str, shape: Shape, seconds: float) -> dict[str, Any]:
     """Train one variant in this process; return its figures."""
     bf16 = bf16_is_fast()
-    step, moving = plain_step(side, shape, bf16) if name == PLAIN else guidebook_step(name, side, shape, bf16)
-    before, number, times = memory(), 0, []
-    began = time.perf_counter()
-    while number < 5 or time.perf_counter() - began < seconds:
-        first = time.perf_counter()
-        step(number)
-        if CUDA:
-            torch.cuda.synchronize()
-        number += 1
-        if number > 3:
-            times.append(time.perf_counter() - first)
+    with ExitStack() as stack:
+        if name == PLAIN:
+            step, moving = plain_step(side, shape, bf16)
+        else:
+            step, moving = guidebook_step(name, side, shape, bf16, stack)
+        before, number, times = memory(), 0, []
+        began = time.perf_counter()
+        while number < 5 or time.perf_counter() - began < seconds:
+            first = time.perf_counter()
+            step(number)
+            if CUDA:
+                torch.cuda.synchronize()
+            number += 1
+            if number > 3:
+                times.append(time.perf_counter() - first)
     return {
         "step_seconds": statistics.median(times),
         "steps": len(times),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ELEMENTS = 2**24
-"""Logits that are computed together: 64 MB in fp32."""
+ELEMENTS = {"cpu": 2**20, "cuda": 2**24}
+"""Logits that are computed together: as many as stay in a processor's cache, 4 MB, or keep a GPU busy, 64 MB."""
 Finish = Callable[[Tensor], Tensor]
 """What a model does to its logits after the head."""
 
@@ -30,7 +30,9 @@ def finish_of(config: Any) -> Finish:
     return lambda logits: logits
 
 
-def token_losses(hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finish, elements: int = ELEMENTS) -> Tensor:
+def token_losses(
+    hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finish, elements: int | None = None
+) -> Tensor:
     """Return the cross-entropy in nats of every row (M,), without a gradient.
 
     Args:
@@ -38,7 +40,7 @@ def token_losses(hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finis
         targets: (M,) token ids.
         head: (m, H) -> (m, V).
         finish: What comes after the head.
-        elements: Logits that are computed together.
+        elements: Logits that are computed together; None: what suits the device.
     """
     with torch.no_grad():
         parts = [
@@ -49,21 +51,36 @@ def token_losses(hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finis
 
 
 def chunked_cross_entropy(
-    hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finish, elements: int = ELEMENTS
+    hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finish, elements: int | None = None
 ) -> Tensor:
     """Return the summed cross-entropy in nats of rows (M, H) with targets (M,), a scalar with its gradient.
 
     Each chunk's gradient is computed while its logits are there, so nothing is computed twice and only (M, H) is kept.
-    The head's own parameters get a gradient where they want one.
+    What moves inside the head gets its gradient too: the head's own weights, or an adapter's around it.
 
     Reference:
         Hsu et al. 2024, Liger Kernel, section 3.2 (fused linear cross-entropy).
     """
-    moving = [value for value in head.parameters() if value.requires_grad]
+    moving = _reached(head(hidden.detach()[:0]))
     if not torch.is_grad_enabled() or not (hidden.requires_grad or moving):
         return token_losses(hidden, targets, head, finish, elements).sum()
     total: Tensor = _Chunked.apply(hidden, targets, head, finish, elements, *moving)  # type: ignore[no-untyped-call]
     return total
+
+
+def _reached(output: Tensor) -> list[Tensor]:
+    """Return the leaves that a result depends on and that want a gradient, wherever they are held."""
+    found: dict[int, Tensor] = {}
+    seen, ahead = set(), [output.grad_fn]
+    while ahead:
+        node: Any = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found[id(node.variable)] = node.variable
+        ahead += [following for following, _ in node.next_functions]
+    return list(found.values())
 
 
 class _Chunked(torch.autograd.Function):
@@ -71,7 +88,13 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     def forward(  # noqa: PLR0917
-        context: Any, hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finish, elements: int, *moving: Tensor
+        context: Any,
+        hidden: Tensor,
+        targets: Tensor,
+        head: nn.Module,
+        finish: Finish,
+        elements: int | None,
+        *moving: Tensor,
     ) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
         wanted, slopes = torch.zeros_like(hidden), [torch.zeros_like(value, dtype=torch.float32) for value in moving]
@@ -79,12 +102,13 @@ class _Chunked(torch.autograd.Function):
         for rows, goals in _chunks(hidden, targets, head, elements):
             with torch.enable_grad():
                 inner = rows.detach().requires_grad_()
-                loss = functional.cross_entropy(finish(head(inner)).float(), goals, reduction="sum")
-                found = torch.autograd.grad(loss, [inner, *moving])
+                logits = finish(head(inner))
+            loss, slope_of_logits = _cross_entropy(logits.detach().float(), goals)
+            found = torch.autograd.grad(logits, [inner, *moving], slope_of_logits.to(logits.dtype))
             wanted[start : start + len(rows)] = found[0]
             for slope, part in zip(slopes, found[1:], strict=True):
                 slope.add_(part)
-            total += loss.detach()
+            total += loss
             start += len(rows)
         context.save_for_backward(wanted, *slopes)
         return total
@@ -95,7 +119,18 @@ class _Chunked(torch.autograd.Function):
         return (slope * wanted).to(wanted.dtype), None, None, None, None, *(slope * value for value in slopes)
 
 
-def _chunks(hidden: Tensor, targets: Tensor, head: nn.Module, elements: int) -> Sequence[tuple[Tensor, Tensor]]:
+def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed cross-entropy of logits z (m, V) and its gradient by them (m, V).
+
+    With p = softmax(z): the loss is max z - log max p - z of the target, the gradient is p less one at the target.
+    """
+    shares = logits.softmax(-1)
+    top, place = logits.max(-1, keepdim=True)  # the largest share is at least 1/V: its logarithm is always there
+    loss = top - shares.gather(1, place).log() - logits.gather(1, targets[:, None])
+    return loss.sum(), shares.scatter_add_(1, targets[:, None], torch.full_like(loss, -1.0))
+
+
+def _chunks(hidden: Tensor, targets: Tensor, head: nn.Module, elements: int | None) -> Sequence[tuple[Tensor, Tensor]]:
     vocabulary = max((value.shape[0] for value in head.parameters()), default=1)
-    rows = max(1, elements // vocabulary)
+    rows = max(1, (elements or ELEMENTS.get(hidden.device.type, ELEMENTS["cuda"])) // vocabulary)
     return list(zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)) if len(hidden) else []

@@ -14,11 +14,11 @@ TRIED = 4
 
 
 def finish_for(host: Host) -> Finish | None:
-    """Return what comes after a causal base's head, or None where running the head by itself is not the same.
+    """Return what comes after a base's head, or None where running the head by itself is not the same.
 
     The base runs once over a few tokens: its own losses and those of the head, run by itself, have to agree.
     """
-    if host.placement.kind != "causal":
+    if host.placement.kind == "seq2seq":
         return None
     finish, device = finish_of(host.config), next(host.model.parameters()).device
     ids = torch.arange(1, TRIED + 2, device=device)[None]  # (1, T)

@@ -1,4 +1,4 @@
-"""How a stage runs the base's layers while it trains: checkpointed to save memory, compiled to save time."""
+"""How a stage runs the base's layers while it trains: with fused activations, checkpointed, compiled."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.activations import NewGELUActivation
 
 from guidebook.adapters.feasible import check_training
 from guidebook.adapters.host import Host
@@ -51,8 +52,19 @@ def running(host: Host, train: Training) -> Iterator[None]:
     Checkpointing keeps each layer's input and computes the rest again in the backward pass, with the same dropout: the
     gradients are the same. Compiling is layer by layer, so that all layers share one compilation, for any number of
     rows and tokens; sums are taken in another order, so gradients differ by rounding. The tap stays outside.
+
+    The GELU of GPT-2, GPT-J and their like, which transformers writes out in eight passes over the inner features, each
+    kept for the gradient, is torch's own of the same formula while the context lasts.
     """
     model: Any = host.model
+    written_out = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, NewGELUActivation)
+    ]
+    for parent, name, _ in written_out:
+        setattr(parent, name, nn.GELU(approximate="tanh"))
     layers = layers_of(host) if train.compile else []
     if train.gradient_checkpointing:
         _newest(model, "enable")({"use_reentrant": False})
@@ -64,6 +76,8 @@ def running(host: Host, train: Training) -> Iterator[None]:
     try:
         yield
     finally:
+        for parent, name, child in written_out:
+            setattr(parent, name, child)
         for layer in layers:
             layer._compiled_call_impl = None  # what `compile` sets; torch has no method that takes it away
         if layers:

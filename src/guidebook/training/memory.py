@@ -91,7 +91,7 @@ def memory_needed(
         "gradients": WORD * moving,
         "optimiser": 2 * WORD * moving,
         "activations": kept,
-        "logits": LOGITS * WORD * min(ELEMENTS, rows * train.max_length * int(model.config.vocab_size)),  # type: ignore[union-attr, arg-type]
+        "logits": LOGITS * WORD * min(ELEMENTS["cuda"], rows * train.max_length * int(model.config.vocab_size)),  # type: ignore[union-attr, arg-type]
     }
     found["total"] = sum(found.values()) - (found["adapter"] if adapter.kind == "full" else 0)
     megabytes = {name: round(value / 1e6, 1) for name, value in found.items()}

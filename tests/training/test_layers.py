@@ -39,10 +39,15 @@ def test_an_activation_that_is_written_out_is_torchs_own_while_a_stage_trains(tm
     before = written_out(host)
     expected = host.model(input_ids=IDS).logits
     assert before
-    with pytest.raises(KeyboardInterrupt), running(host, Training()):
-        assert not written_out(host)
-        torch.testing.assert_close(host.model(input_ids=IDS).logits, expected, rtol=1e-5, atol=1e-5)
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with running(host, Training()):
+            assert not written_out(host)
+            torch.testing.assert_close(host.model(input_ids=IDS).logits, expected, rtol=1e-5, atol=1e-5)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert written_out(host) == before
     assert torch.equal(host.model(input_ids=IDS).logits, expected)
 

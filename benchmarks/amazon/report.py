@@ -20,12 +20,13 @@ from guidebook.reports.marks import fill
 
 HERE = Path(__file__).parent
 FRONT = HERE.parents[1] / "README.md"
-ARMS = ("none", "general", "source+targets", "target")
+ARMS = ("tf-idf", "linear probe", "none", "general", "source+targets", "target")
 COMPARISONS = (
     ("source+targets", "general", "the domains' knowledge: fusion minus placebo"),
     ("source+targets", "none", "fusion minus no stage"),
     ("general", "none", "the placebo minus no stage"),
     ("target", "source+targets", "target text alone minus fusion"),
+    ("none", "tf-idf", "an adapter on the source's labels minus tf-idf"),
 )
 
 Record = dict[str, Any]
@@ -70,19 +71,20 @@ def table(records: list[Record]) -> list[str]:
     for record in records:
         by_cell[record["source"], record["target"], record["arm"]].append(record["accuracy"])
     domains = sorted({record["source"] for record in records})
-    lines = ["", "| direction | " + " | ".join(ARMS) + " |", "|---|" + "---|" * len(ARMS)]
-    complete: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    arms = [arm for arm in ARMS if any(key[2] == arm for key in by_cell)]
+    lines = ["", "| direction | " + " | ".join(arms) + " |", "|---|" + "---|" * len(arms)]
+    complete: dict[str, list[float]] = {arm: [] for arm in arms}
     for source, target in itertools.permutations(domains, 2):
-        means = [by_cell.get((source, target, arm)) for arm in ARMS]
+        means = [by_cell.get((source, target, arm)) for arm in arms]
         if any(means):
             cells = [f"{100 * np.mean(values):.1f}" if values else "—" for values in means]
             lines.append(f"| {source} → {target} | " + " | ".join(cells) + " |")
         if all(means):
-            for arm, values in zip(ARMS, means, strict=True):
+            for arm, values in zip(arms, means, strict=True):
                 complete[arm].append(float(np.mean(values or [])))
-    if complete["none"]:
-        cells = [f"**{100 * np.mean(complete[arm]):.1f}**" for arm in ARMS]
-        lines.append(f"| mean of {len(complete['none'])} complete directions | " + " | ".join(cells) + " |")
+    if complete[arms[0]]:
+        cells = [f"**{100 * np.mean(complete[arm]):.1f}**" for arm in arms]
+        lines.append(f"| mean of {len(complete[arms[0]])} complete directions | " + " | ".join(cells) + " |")
     lines += [
         "",
         "| difference, points | estimate | 95 % interval | smallest detectable | cells | |",

@@ -5,6 +5,8 @@
     source+targets   a fusion stage on all four domains' unlabelled reviews first (domain fusion, scope all)
     target           a fusion stage on the target's unlabelled reviews first
 
+Beside them, on the same labels: tf-idf with a logistic regression, and a linear probe of the base.
+
 The few-label regime draws 200 source labels; draw, head, and data order are the same in every arm. `none` and
 `source+targets` are one model per source and draw, so their stages are trained once and found in the store.
 Killed anywhere, the same command goes on; the table is right at any time.
@@ -41,7 +43,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from domains import read_general
 
 DOMAINS = ("books", "dvd", "electronics", "kitchen")
-ARMS = {"none": "source_only", "general": "general_mlm", "source+targets": "domain_fusion", "target": "target_mlm"}
+ARMS = {
+    "none": "source_only",
+    "general": "general_mlm",
+    "source+targets": "domain_fusion",
+    "target": "target_mlm",
+    "tf-idf": "tfidf",
+    "linear probe": "linear_probe",
+}
 KINDS: dict[str, dict[str, Any]] = {
     "houlsby": {"adapter": {"kind": "houlsby", "reduction": 4}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3)},
     "lora": {"adapter": {"kind": "lora"}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3)},

@@ -135,12 +135,13 @@ def page(records: list[Record]) -> str:
 def brief(records: list[Record]) -> str:
     """Return what the project's front page says: the largest group's comparisons."""
     (base, labels, kind, _), group = max(groups(records), key=lambda item: len(item[1]))
+    saw = ", ".join(group[0]["base_saw"]) or "unknown"
     lines = [line for line in table(group) if "→" not in line]
     return "\n".join(
         [
-            f"Accuracy on targets whose labels were never used, base `{base}`, {kind} adapters, {labels} source "
-            "labels, mean over directions between books, dvd, electronics and kitchen. *general* is the placebo: the "
-            "same stage on Wikipedia.",
+            f"Accuracy on targets whose labels were never used, base `{base}` (it has seen: {saw}), {kind} adapters, "
+            f"{labels} source labels, mean over directions between books, dvd, electronics and kitchen. *none* learns from "
+            "the source's labels alone; *general* is the placebo: the same stage on Wikipedia.",
             *lines,
         ]
     )

@@ -140,8 +140,8 @@ def brief(records: list[Record]) -> str:
     return "\n".join(
         [
             f"Accuracy on targets whose labels were never used, base `{base}` (it has seen: {saw}), {kind} adapters, "
-            f"{labels} source labels, mean over directions between books, dvd, electronics and kitchen. *none* learns from "
-            "the source's labels alone; *general* is the placebo: the same stage on Wikipedia.",
+            f"{labels} source labels, mean over directions between books, dvd, electronics and kitchen. *none* learns "
+            "from the source's labels alone; *general* is the placebo: the same stage on Wikipedia.",
             *lines,
         ]
     )

@@ -203,7 +203,8 @@ def test_checkpointed_gradients_are_the_plain_ones(kind, family, load):
     called = []
     upper = next(name for name in reversed(attentions(host)) if not name.endswith(".base_layer"))
     hook = host.model.get_submodule(upper).register_forward_pre_hook(lambda *_: called.append(1))
-    plain = gradients(host)
+    with running(host, Training()):
+        plain = gradients(host)
     assert len(called) == 1
     with running(host, Training(gradient_checkpointing=True)):
         saved = gradients(host)

@@ -1,4 +1,4 @@
-"""Fused attention for GPT-J, which transformers knows only as eager or flash: torch's scaled dot product."""
+"""Fused attention for GPT-J, which transformers has of its own from 5.24 on: the scaled dot product of torch."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fused_attention(
 
 @cache
 def register() -> str:
-    """Make the fused attention known to transformers and return the name that asks for it.
+    """Make the fused attention known to transformers and return the name that asks for it: "sdpa" where it has its own.
 
     Attention and mask functions are registered in transformers' two interfaces. GPT-J does not look there for its
     attention but in a table of classes of its own, so the class goes into that table as well.
@@ -49,9 +49,12 @@ def register() -> str:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import sdpa_mask
-    from transformers.models.gptj.modeling_gptj import GPTJ_ATTENTION_CLASSES, GPTJAttention
+    from transformers.models.gptj import modeling_gptj
 
-    class GPTJFusedAttention(GPTJAttention):  # type: ignore[misc]
+    if modeling_gptj.GPTJPreTrainedModel._supports_sdpa:
+        return "sdpa"
+
+    class GPTJFusedAttention(modeling_gptj.GPTJAttention):  # type: ignore[misc]
         """GPT-J's attention with its one inner function replaced."""
 
         def _attn(
@@ -62,7 +65,7 @@ def register() -> str:
 
     AttentionInterface.register(NAME, sdpa_attention_forward)
     AttentionMaskInterface.register(NAME, sdpa_mask)
-    GPTJ_ATTENTION_CLASSES[NAME] = GPTJFusedAttention
+    modeling_gptj.GPTJ_ATTENTION_CLASSES[NAME] = GPTJFusedAttention
     return NAME
 
 

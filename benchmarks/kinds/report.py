@@ -19,7 +19,7 @@ def table(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     best = {name: min(found, key=lambda run: run["step_seconds"]) for name, found in runs.items()}
     full = best["full"]
     lines = [
-        "| kind | trained weights | ms a step | of full | slowest repeat | training memory | of full | whole process |",
+        "| kind | trained weights | ms a step | of full | slowest run | training memory | of full | whole process |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, run in sorted(best.items(), key=lambda item: float(item[1]["step_seconds"])):
@@ -36,11 +36,12 @@ def table(runs: dict[str, list[dict[str, Any]]]) -> list[str]:
 def page(record: dict[str, Any]) -> str:
     """Return the newest record."""
     shape, machine, results = record["shape"], record["machine"], record["results"]
+    repeats = len(results["encoder"]["full"])
     lines = [
         f"{machine['gpu'] or machine['cpu']}, {record['threads']} threads, "
         f"{'bf16' if record['bf16'] else 'float32, the faster of the two here'}. Hidden size {shape['hidden']}, "
         f"{shape['layers']} layers, vocabulary {shape['vocabulary']:,}; {shape['rows']} rows of {shape['length']} "
-        f"tokens a step. Median step of the fastest of {len(results['encoder']['full'])} repeats.",
+        f"tokens a step. Median step of {'the one run' if repeats == 1 else f'the fastest of {repeats} runs'}.",
     ]
     for side, what in (("encoder", "Encoder (BERT, masked LM)"), ("decoder", "Decoder (GPT-J, causal LM)")):
         lines += ["", f"### {what}", "", *table(results[side])]

@@ -223,8 +223,7 @@ def weights_of(book: Guidebook) -> dict[str, dict[str, Tensor]]:
 
 
 def same(one: dict[str, dict[str, Tensor]], two: dict[str, dict[str, Tensor]]) -> bool:
-    assert one.keys() == two.keys()
-    return all(
+    return one.keys() == two.keys() and all(
         one[file].keys() == two[file].keys() and all(torch.equal(one[file][key], two[file][key]) for key in one[file])
         for file in one
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 
 from guidebook.adapters.host import Host
 from guidebook.adapters.presets import Houlsby, LoRA
@@ -95,6 +97,8 @@ def test_packed_rows_equal_rows_by_themselves(base, family):
 
 @pytest.mark.parametrize("family", ["opt", "falcon"])
 def test_families_that_read_across_rows_are_not_packed(base, family):
+    if family == "falcon" and Version(transformers.__version__) >= Version("5.24"):
+        pytest.skip("from 5.24 on falcon's rows stay apart; it may be packed when older versions are no longer allowed")
     packing, plain = plans(base(family))
     assert family in DO_NOT_PACK
     assert not may_pack(family, packing.stage)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -57,6 +59,22 @@ CONFIGS: dict[str, dict[str, Any]] = {
 _ANGLED = ("roberta", "xlm-roberta", "camembert", "mpnet", "bart")
 
 
+def word_pieces(texts: Sequence[str], specials: Sequence[str], size: int = 200) -> dict[str, int]:
+    """Vocabulary of a WordPiece tokenizer: special tokens, letters, then the most frequent words and parts of words.
+
+    Not trained: the library's trainer breaks ties by the order of a hash table, so every session had another tokenizer.
+    """
+    words = Counter(word for text in texts for word in re.findall(r"\w+|[^\w\s]", text.lower()))
+    letters = sorted({letter for word in words for letter in word})
+    parts: Counter[str] = Counter(words)
+    for word, count in words.items():
+        for cut in range(2, len(word)):
+            parts.update({word[:cut]: count, f"##{word[cut:]}": count})
+    frequent = sorted(parts, key=lambda part: (-parts[part], part))
+    pieces = dict.fromkeys([*specials, *letters, *(f"##{letter}" for letter in letters), *frequent])
+    return {piece: number for number, piece in enumerate(list(pieces)[:size])}
+
+
 def build_tokenizer(family: str, texts: Sequence[str] = TEXTS):
     """A tokenizer of the family's style, trained on the texts: WordPiece, T5's with sentinels, or byte-level BPE."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -65,11 +83,10 @@ def build_tokenizer(family: str, texts: Sequence[str] = TEXTS):
     kind = PLACEMENTS[family].kind if family in PLACEMENTS else "causal"
     if family == "t5":
         sentinels = [f"<extra_id_{number}>" for number in range(20)]
-        tokenizer = Tokenizer(models.WordPiece(unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         names = ["<pad>", "</s>", "<unk>", *sentinels]
-        trainer = trainers.WordPieceTrainer(vocab_size=200, special_tokens=names, show_progress=False)
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer = Tokenizer(models.WordPiece(word_pieces(texts, names), unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        tokenizer.add_special_tokens(names)
         tokenizer.post_processor = processors.TemplateProcessing(
             single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
         )
@@ -97,13 +114,11 @@ def build_tokenizer(family: str, texts: Sequence[str] = TEXTS):
         else [f"[{name}]" for name in ("PAD", "UNK", "CLS", "SEP", "MASK")]
     )
     pad, unk, cls, sep, mask = names
-    tokenizer = Tokenizer(models.WordPiece(unk_token=unk))
+    tokenizer = Tokenizer(models.WordPiece(word_pieces(texts, names), unk_token=unk))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.train_from_iterator(
-        texts, trainers.WordPieceTrainer(vocab_size=200, special_tokens=names, show_progress=False)
-    )
+    tokenizer.add_special_tokens(names)
     between = f"{sep} {sep}" if family in _ANGLED else sep
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls} $A {sep}",

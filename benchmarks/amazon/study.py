@@ -51,6 +51,8 @@ ARMS = {
     "tf-idf": "tfidf",
     "linear probe": "linear_probe",
 }
+WITHOUT_ADAPTER = ("tf-idf", "linear probe")
+"""Arms that are the same for every kind of adapter: run beside the first alone."""
 KINDS: dict[str, dict[str, Any]] = {
     "houlsby": {"adapter": {"kind": "houlsby", "reduction": 4}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3)},
     "lora": {"adapter": {"kind": "lora"}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3)},
@@ -120,19 +122,16 @@ def choosing_jobs(kinds: list[str], labels: int) -> Iterator[Job]:
 
 def main_jobs(kinds: list[str], rates: dict[str, float], draws: int) -> Iterator[Job]:
     """Yield the study, most informative part first."""
-    for kind, draw in [("houlsby", 0), ("houlsby", 1), ("houlsby", 2), ("full", 0), ("lora", 0)]:
-        if kind in kinds and draw < draws:
-            for source, target in directions():
-                for arm in ARMS:
-                    yield Job("few", kind, arm, source, target, draw, 200, rates[kind])
-    for source, target in directions():
-        for arm in ARMS:
-            if "houlsby" in kinds:
-                yield Job("all", "houlsby", arm, source, target, 0, 1700, rates["houlsby"])
-    for kind, draw in itertools.product(("lora", "full"), range(1, draws)):
-        if kind in kinds:
-            for (source, target), arm in itertools.product(directions(), ARMS):
-                yield Job("few", kind, arm, source, target, draw, 200, rates[kind])
+    parts = [
+        *(("few", "houlsby", draw, 200) for draw in range(draws)),
+        *(("few", kind, 0, 200) for kind in ("full", "lora")),
+        ("all", "houlsby", 0, 1700),
+        *(("few", kind, draw, 200) for kind in ("lora", "full") for draw in range(1, draws)),
+    ]
+    for phase, kind, draw, labels in parts:
+        for (source, target), arm in itertools.product(directions(), ARMS):
+            if kind in kinds and draw < draws and (arm not in WITHOUT_ADAPTER or kind == "houlsby"):
+                yield Job(phase, kind, arm, source, target, draw, labels, rates[kind])
 
 
 def recipe_for(job: Job, budget: Budget, reviews: dict[Any, Any], general: list[str], saw: list[str] | None) -> Recipe:
@@ -240,8 +239,7 @@ def done(records: list[dict[str, Any]], job: Job, budget: Budget) -> bool:
 
 def of_base(path: Path, fingerprint: str) -> list[dict[str, Any]]:
     """Return the records made on exactly this base: a base that was trained further is another one."""
-    records = read_records(path) if path.exists() else []
-    return [record for record in records if record["base_fingerprint"] == fingerprint]
+    return [record for record in read_records(path) if record["base_fingerprint"] == fingerprint]
 
 
 def main() -> None:

@@ -109,7 +109,7 @@ def main() -> None:
     for data in (read(name, path) for name, path in places.items() if path is not None):
         for method in options.methods:
             for source in data.domains:
-                records = read_records(options.records) if options.records.exists() else []
+                records = read_records(options.records)
                 wanted = {"data": data.name, "method": method, "source": source, "base_fingerprint": fingerprint}
                 if any(all(record[key] == value for key, value in wanted.items()) for record in records):
                     continue

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -43,12 +42,16 @@ from guidebook.data.tokens import Tokens, chunk, read_specials, tokenise
 from guidebook.evaluation.records import append_record, machine, versions
 from guidebook.losses.language_modelling import LanguageModelling
 from guidebook.methods.stage import Stage
+from guidebook.training.layers import running
 from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import input_of
 from guidebook.training.settings import FuseTraining, Training
 from guidebook.training.trainer import StageTrainer, bf16_is_fast
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from own_process import figures_of
 
 LENGTH = 128
 ROWS = 32
@@ -195,7 +198,7 @@ def run_engine(variant: Variant, host: Host, stream: Stream, seconds: float) -> 
     model = (Everywhere if variant.head_everywhere else StageModel)(host, stage, {})
     lengths = stream.tokens.lengths
     clock = Clock(lambda step: int(lengths[plan.rows[plan.primary][step]].sum()), seconds)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, running(host, train):
         settings = arguments(
             folder,
             variant.bf16,
@@ -343,11 +346,7 @@ def main() -> None:
     results: dict[str, list[dict[str, Any]]] = {}
     for _ in range(options.repeats):
         for variant in variants():
-            command = [sys.executable, __file__, *sys.argv[1:], "--variant", variant.name]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SystemExit(f"{variant.name}: {done.stderr[-2000:]}")
-            figures = json.loads(done.stdout.splitlines()[-1])
+            figures = figures_of([__file__, *sys.argv[1:], "--variant", variant.name])
             results.setdefault(variant.name, []).append(figures)
             print(f"{variant.name:42s} {figures['tokens_per_second']:8.0f} tokens/s", flush=True)
     record = {

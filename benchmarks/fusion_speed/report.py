@@ -39,6 +39,12 @@ def page(record: dict[str, Any]) -> str:
             f"| {run['padding_share']:.1%} | {run['peak_memory_megabytes']:,.0f} MB "
             f"| {min(speeds):,.0f} … {max(speeds):,.0f} |"
         )
+    whole = best["guidebook"]["tokens_per_second"]
+    lines += [
+        "",
+        f"Aims: 75 % of the floor, 4 × stock, 2.3 × well-tuned stock. Reached: {whole / limit:.0%}, "
+        f"{whole / stock:.1f} and {whole / tuned:.1f}.",
+    ]
     shares = sorted(best["guidebook"]["profile"].items(), key=lambda item: -item[1])
     lines += [
         "",

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -50,6 +49,9 @@ from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import input_of
 from guidebook.training.settings import FuseTraining, Training
 from guidebook.training.trainer import StageTrainer, bf16_is_fast
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from own_process import figures_of
 
 HERE = Path(__file__).parent
 KINDS = {"houlsby": Houlsby(), "lora": LoRA(), "full": Full()}
@@ -253,20 +255,11 @@ def main() -> None:
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(size).items()]
     results: dict[str, Any] = {}
     for name in given.variants:
-        command = [
-            sys.executable,
-            __file__,
-            *flags,
-            f"--seconds={given.seconds}",
-            f"--base-dtype={dtype}",
-            f"--only={name}",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            lines = done.stderr.strip().splitlines() or ["killed"]
-            results[name] = {"failed": lines[-1]}  # out of memory, as a rule: a result too
-        else:
-            results[name] = json.loads(done.stdout.strip().splitlines()[-1])
+        base = [__file__, *flags, f"--seconds={given.seconds}", f"--base-dtype={dtype}"]
+        try:
+            results[name] = figures_of([*base, f"--only={name}"])
+        except RuntimeError as error:  # out of memory, as a rule: a result too
+            results[name] = {"failed": str(error).splitlines()[-1]}
     parameters = size.layers * (12 * size.hidden**2) + 2 * size.vocabulary * size.hidden
     record = {
         "size": asdict(size),

@@ -35,7 +35,19 @@ def table(record: dict[str, Any]) -> str:
             f"| {name} | {run['trainable']:,} | {run['tokens_per_second']:,.0f} | {run['share_of_matmul_rate']:.0%} "
             f"| {run['peak_memory_megabytes']:,.0f} MB |"
         )
+    lines += ["", *beside_plain(record["results"])]
     return "\n".join(lines)
+
+
+def beside_plain(results: dict[str, Any]) -> list[str]:
+    """Return a line on every pair of a variant and its plain counterpart that both ran."""
+    pairs = [(name, results[name], results.get(f"plain {name}", {})) for name in results]
+    return [
+        f"Beside plain Trainer + PEFT, {name}: {run['tokens_per_second'] / plain['tokens_per_second']:.2f} × the "
+        f"tokens a second, {run['peak_memory_megabytes'] / plain['peak_memory_megabytes']:.2f} × the memory.  "
+        for name, run, plain in pairs
+        if "tokens_per_second" in run and "tokens_per_second" in plain
+    ]
 
 
 def page(records: list[dict[str, Any]]) -> str:

@@ -15,7 +15,6 @@ import json
 import pkgutil
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -45,6 +44,9 @@ from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import input_of
 from guidebook.training.settings import FuseTraining, Training
 from guidebook.training.trainer import bf16_is_fast
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from own_process import figures_of
 
 HERE = Path(__file__).parent
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -239,11 +241,7 @@ def main() -> None:
     for _ in range(options.repeats):
         for side in SIDES:
             for name in options.variants:
-                command = [sys.executable, __file__, *sys.argv[1:], "--only", name, side]
-                done = subprocess.run(command, capture_output=True, text=True, check=False)
-                if done.returncode:
-                    raise SystemExit(f"{name} on the {side}: {done.stderr[-2000:]}")
-                figures = json.loads(done.stdout.splitlines()[-1])
+                figures = figures_of([__file__, *sys.argv[1:], "--only", name, side])
                 results[side].setdefault(name, []).append(figures)
                 print(f"{side} {name:24s} {figures['step_seconds'] * 1e3:7.1f} ms", flush=True)
     record = {

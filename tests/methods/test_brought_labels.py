@@ -115,5 +115,5 @@ def test_what_the_teacher_says_is_what_is_learned(tiny_base, tmp_path) -> None:
         recipe = tiny_recipe(tiny_base("bert"), method=method, targets=target, source=source, train=train)
         answers.append(adapt(recipe).predict_proba(texts, domain="kitchen")[:, 1])
     taught, opposite = (found[1::2].mean() - found[::2].mean() for found in answers)
-    assert taught > 0.1
-    assert opposite < -0.1
+    assert taught > 0.2
+    assert opposite < -0.2

@@ -14,7 +14,6 @@ from guidebook.data.packing import best_fit, fill, plan_packed
 from guidebook.data.streams import Stream
 from guidebook.data.tokens import Tokens
 from guidebook.errors import InputError
-from guidebook.losses.chunked import ELEMENTS
 from guidebook.losses.language_modelling import LanguageModelling
 from guidebook.losses.task import TaskLoss
 from guidebook.methods.stage import Stage
@@ -119,7 +118,7 @@ def test_chunked_losses_equal_whole_logits(base, monkeypatch):
     """Both in the model as it trains: with the head in chunks of a few rows, and with the model's own logits."""
     for family in ("gptj", "gemma2", "opt"):
         _, plain = plans(base(family))
-        monkeypatch.setitem(ELEMENTS, "cpu", 1000)
+        monkeypatch.setattr("guidebook.losses.chunked.IN_CACHE", 1000)
         ours, ours_grad = losses_and_gradients(base(family), plain)
         with monkeypatch.context() as patch:
             patch.setattr("guidebook.training.model.finish_for", lambda host: None)

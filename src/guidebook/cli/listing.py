@@ -54,18 +54,16 @@ def ls(
         print_json(found[what] if what else found)
         return
     for name, rows in found.items():
-        columns = ["name", "about", *(["paper"] if name == "methods" else [])]
-        listed = table(*[""] * len(columns), title=None if what else f"{name}")
+        listed = table(*[""] * len(rows[0]), title=None if what else f"{name}")
         for row in rows:
-            shown_row = {**row, "paper": short(row.get("paper", ""))}
-            listed.add_row(*(escape(shown_row[column]) for column in columns))
+            listed.add_row(*(escape(first_paper(text) if key == "paper" else text) for key, text in row.items()))
         stdout().print(listed)
         if not what:
             stdout().print()
 
 
 def rows_of(what: str) -> list[dict[str, str]]:
-    """Return name and one line about every entry of a table."""
+    """Return name and one line about every entry of a table, and the papers of methods."""
     if what == "bases":
         return bases()
     module, name = TABLES[what]
@@ -76,14 +74,16 @@ def rows_of(what: str) -> list[dict[str, str]]:
     return rows
 
 
-def short(reference: str) -> str:
-    """Return authors and year of a reference's first paper.
+def first_paper(reference: str) -> str:
+    """Return authors and year of a reference's first paper; of what comes from no single paper, what stands before ":".
 
-    >>> short("Gao, Yao and Chen 2021, SimCSE, EMNLP; Another 2022, Title.")
+    >>> first_paper("Gao, Yao and Chen 2021, SimCSE, EMNLP; Another 2022, Title.")
     'Gao, Yao and Chen 2021'
+    >>> first_paper("our own recipe: put together from Another 2022.")
+    'our own recipe'
     """
-    found = re.match(r".*?\b(?:19|20)\d\d\b", reference)
-    return found.group() if found and len(found.group()) < 50 else reference.partition(",")[0]
+    found = re.match(r"[^:]*?\b(?:19|20)\d\d\b", reference)
+    return found.group() if found else reference.partition(":")[0]
 
 
 def about(entry: object) -> str:

@@ -9,10 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-ELEMENTS = {"cpu": 2**20, "cuda": 2**24}
-"""Logits that are computed together: as many as stay in a processor's cache, 4 MB, or keep a GPU busy, 64 MB."""
+IN_CACHE, ON_GPU = 2**20, 2**24
+"""Logits that are computed together: 4 MB in fp32, which stay in a processor's cache; 64 MB, which keep a GPU busy."""
 Finish = Callable[[Tensor], Tensor]
 """What a model does to its logits after the head."""
+
+
+def elements_on(device: str) -> int:
+    """Return how many logits are computed together on a type of device."""
+    return IN_CACHE if device == "cpu" else ON_GPU
 
 
 def finish_of(config: Any) -> Finish:
@@ -132,5 +137,5 @@ def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 def _chunks(hidden: Tensor, targets: Tensor, head: nn.Module, elements: int | None) -> Sequence[tuple[Tensor, Tensor]]:
     vocabulary = max((value.shape[0] for value in head.parameters()), default=1)
-    rows = max(1, (elements or ELEMENTS.get(hidden.device.type, ELEMENTS["cuda"])) // vocabulary)
+    rows = max(1, (elements or elements_on(hidden.device.type)) // vocabulary)
     return list(zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True)) if len(hidden) else []

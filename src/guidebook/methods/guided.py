@@ -33,7 +33,7 @@ class Guided:
     shares that calibrated EM estimates for the target: a guard against a teacher that drifts to one class, or to the
     source's shares where the target has others.
 
-    Reference: this project's own recipe, put together from Zhang et al. 2021 (fusion), Karouzos et al. 2021 (task and
+    Reference: this project's own recipe: put together from Zhang et al. 2021 (fusion), Karouzos et al. 2021 (task and
         masked LM in one stage), Feng et al. 2023 (whole into masked), Tarvainen and Valpola 2017 (averaged teacher),
         Saerens et al. 2002 (prior).
     Differs: it is none of these; see each of `domain_fusion`, `mixed`, `ssd`, `mean_teacher`, `self_training`.

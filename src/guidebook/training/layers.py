@@ -1,23 +1,22 @@
-"""How a stage runs the base's layers while it trains: lean activations, checkpointed, compiled."""
+"""How a stage runs the base's layers while it trains: lean, checkpointed to save memory, compiled to save time."""
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers.activations import NewGELUActivation
+from torch import nn
 
 from guidebook.adapters.feasible import check_training
 from guidebook.adapters.host import Host
 from guidebook.errors import InputError
+from guidebook.training.lean_gelu import lean_activations
 from guidebook.training.settings import Training
 
 
@@ -52,20 +51,10 @@ def running(host: Host, train: Training) -> Iterator[None]:
 
     Checkpointing keeps each layer's input and computes the rest again in the backward pass, with the same dropout: the
     gradients are the same. Compiling is layer by layer, so that all layers share one compilation, for any number of
-    rows and tokens; sums are taken in another order, so gradients differ by rounding. The tap stays outside.
-
-    The GELU of GPT-2, GPT-J and their like is written out by transformers in eight passes over the inner features, each
-    kept for the gradient. While the context lasts it gives the same bits and keeps its input alone.
+    rows and tokens; sums are taken in another order, so gradients differ by rounding. The tap stays outside. Without a
+    compiler, which sees to it by itself, activations that are written out keep their input alone.
     """
     model: Any = host.model
-    written_out = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, NewGELUActivation) and not train.compile  # the compiler sees for itself
-    ]
-    for parent, name, _ in written_out:
-        setattr(parent, name, LeanGELU())
     layers = layers_of(host) if train.compile else []
     if train.gradient_checkpointing:
         _newest(model, "enable")({"use_reentrant": False})
@@ -75,42 +64,15 @@ def running(host: Host, train: Training) -> Iterator[None]:
     for layer in layers:
         layer.compile(dynamic=True)
     try:
-        yield
+        with nullcontext() if train.compile else lean_activations(model):
+            yield
     finally:
-        for parent, name, child in written_out:
-            setattr(parent, name, child)
         for layer in layers:
             layer._compiled_call_impl = None  # what `compile` sets; torch has no method that takes it away
         if layers:
             torch._dynamo.reset()  # the next stage has other adapters: stale code would count as recompilations
         if train.gradient_checkpointing:
             _newest(model, "disable")()
-
-
-class LeanGELU(nn.Module):
-    """`NewGELUActivation` of transformers, bit for bit, with torch's own gradient of the same formula.
-
-    Reference: Hendrycks and Gimpel 2016, Gaussian Error Linear Units, arXiv 1606.08415 (the approximation by tanh).
-    """
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), of the shape of x."""
-        activated: Tensor = _LeanGELU.apply(features)  # type: ignore[no-untyped-call]
-        return activated
-
-
-class _LeanGELU(torch.autograd.Function):
-    @staticmethod
-    def forward(context: Any, x: Tensor) -> Tensor:
-        context.save_for_backward(x)
-        inner = x.pow(3.0).mul_(0.044715).add_(x).mul_(math.sqrt(2.0 / math.pi)).tanh_().add_(1.0)
-        return inner.mul_(0.5 * x)
-
-    @staticmethod
-    def backward(context: Any, slope: Tensor) -> Tensor:  # type: ignore[override]
-        (x,) = context.saved_tensors
-        found: Tensor = torch.ops.aten.gelu_backward(slope, x.to(slope.dtype), approximate="tanh")
-        return found.to(x.dtype)
 
 
 def _newest(model: Any, what: str) -> Any:

@@ -14,14 +14,14 @@ from guidebook.adapters.bases import lm_kind, resolve_base
 from guidebook.adapters.gptj_attention import attention_for
 from guidebook.adapters.placement import placement_for
 from guidebook.errors import InputError, RunError
-from guidebook.losses.chunked import ELEMENTS
+from guidebook.losses.chunked import elements_on
 from guidebook.training.settings import Training
 from guidebook.training.tap import Tap
 
 WORD = 4
 """Bytes of a number in float32: weights in memory, adapters, their gradients and AdamW's two averages."""
 LOGITS = 3
-"""Copies of a chunk of logits that stand at once: the logits, their softmax, its gradient."""
+"""Copies of a chunk of logits that stand at once: the logits as the head gives them and in float32, their gradient."""
 
 
 def empty_base(base: str) -> nn.Module | None:
@@ -85,13 +85,15 @@ def memory_needed(
         size, layers = next(model.parameters()).element_size(), int(text.num_hidden_layers)
         kept = kept // layers + layers * size * rows * train.max_length * int(text.hidden_size)
     whole = weights if adapter.kind == "full" else 0  # a second copy moves, the base's own stays
+    vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
+    chunk = elements_on("cuda" if torch.cuda.is_available() else "cpu")
     found = {
         "weights": weights + whole,
         "adapter": WORD * moving,
         "gradients": WORD * moving,
         "optimiser": 2 * WORD * moving,
         "activations": kept,
-        "logits": LOGITS * WORD * min(ELEMENTS["cuda"], rows * train.max_length * int(model.config.vocab_size)),  # type: ignore[union-attr, arg-type]
+        "logits": LOGITS * WORD * min(max(chunk, vocabulary), rows * train.max_length * vocabulary),
     }
     found["total"] = sum(found.values()) - (found["adapter"] if adapter.kind == "full" else 0)
     megabytes = {name: round(value / 1e6, 1) for name, value in found.items()}

@@ -70,7 +70,7 @@ class Setting:
 
 
 SETTINGS = {
-    "mini": Setting("mini", factorise=True, other_learning_rate=1e-3),
+    "mini": Setting("mini", rows=128, factorise=True, other_learning_rate=1e-3),  # rows=32 up to token 22,528,000
     "mini-gptj": Setting("mini-gptj", rows=16, length=256),
     "mini-large": Setting("mini", hidden=384, layers=6, heads=6, rows=256),
     "mini-gptj-large": Setting("mini-gptj", hidden=384, layers=6, heads=6, rows=128, length=256),

@@ -94,6 +94,16 @@ def test_where_words_are_labelled_a_row_counts_with_the_mean_of_its_tokens() -> 
     assert float(found) == pytest.approx(float(slow), abs=1e-5)
 
 
+def test_views_of_words_may_be_padded_to_different_widths() -> None:
+    student, teacher = (torch.randn(2, 4, 3, generator=GENERATOR) for _ in range(2))
+    same = views(student, teacher)
+    wide = [views(torch.nn.functional.pad(student, (0, 0, 0, 2)), teacher)[0], same[1]]
+    for given in (same, wide):
+        given[0].mask[:, 3:] = False
+    found, slow = (Distillation(stream=None)(given) for given in (wide, same))  # type: ignore[arg-type]
+    assert float(found["loss"]) == pytest.approx(float(slow["loss"]))
+
+
 def test_given_chances_are_looked_up_by_row_and_their_hash_is_in_the_key() -> None:
     chances = Chances(np.array([[0.9, 0.1, 0.0], [0.2, 0.3, 0.5], [1.0, 0.0, 0.0]]))
     view = SimpleNamespace(

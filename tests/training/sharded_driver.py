@@ -84,4 +84,5 @@ distributed.all_reduce(mine)
 if rank == 0:
     facts = {"one": one, "two": (mine / 2).tolist(), "sharded": sum(kinds), "parameters": len(kinds)}
     out.write_text(json.dumps(facts))
+distributed.barrier()  # neither process takes the group down while the other still speaks
 distributed.destroy_process_group()

@@ -68,10 +68,13 @@ class Distillation:
     def __call__(self, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the summed divergence, and the share of rows that the teacher is sure of."""
         student, teacher = (view.modules["head"](view.hidden, view.mask).float() for view in views)  # (B, C)
+        if student.dim() == 3:  # words: (B, T, C); a view is as wide as what else was padded with it
+            width = min(student.shape[1], teacher.shape[1])
+            student, teacher = student[:, :width], teacher[:, :width]
         goal = teacher.detach() if self.tilt is None else tilted(teacher.detach(), self.tilt)
         sure = (goal.softmax(-1).amax(-1) >= self.threshold).float()  # (B,), (B, T) for words
         each = distillation(student, goal, self.temperature) * sure
         if each.dim() == 2:  # words: a row counts with the mean over its tokens
-            mask = views[0].mask.float()
+            mask = views[0].mask[:, : each.shape[1]].float()
             each, sure = ((value * mask).sum(1) / mask.sum(1).clamp(min=1) for value in (each, sure))  # (B, T) -> (B,)
         return {"loss": each.sum(), "sure": sure.mean()}

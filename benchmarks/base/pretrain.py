@@ -389,9 +389,9 @@ def held_out_loss(
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, optimiser_list: list[torch.optim.Optimizer], *, step: int, begun: int
+    path: Path, model: nn.Module, optimiser_list: list[torch.optim.Optimizer], *, step: int, begun: int, rows: int
 ) -> None:
-    """Write everything needed to go on, by rename: never half a checkpoint."""
+    """Write everything needed to go on, by rename: never half a checkpoint. Steps are steps of `rows` blocks."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         torch.save(
@@ -400,6 +400,7 @@ def save_checkpoint(
                 "optimisers": [o.state_dict() for o in optimiser_list],
                 "step": step,
                 "begun": begun,
+                "rows": rows,
             },
             file,
         )
@@ -414,7 +415,8 @@ def start(
     """Return model, optimisers, the step to take and the step at which this training began.
 
     From the checkpoint if there is one, else from an `earlier` export of the same setting (its tokens count, its
-    tokenizer must be the one in `work`), else fresh.
+    tokenizer must be the one in `work`), else fresh. Steps are counted in the setting's rows, whatever rows the
+    checkpoint was trained with: the same blocks have been read.
     """
     model = build_model(setting, tokenizer)
     path, step = work / "checkpoint.pt", 0
@@ -435,7 +437,8 @@ def start(
     model.load_state_dict(state["model"])
     for optimiser, saved in zip(optimiser_list, state["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
-    return model, optimiser_list, int(state["step"]), int(state["begun"])
+    step, begun = (round(state[name] * state["rows"] / setting.rows) for name in ("step", "begun"))
+    return model, optimiser_list, step, begun
 
 
 def same_tokenizer(one: Path, work: Path) -> bool:
@@ -475,9 +478,9 @@ def train(
                 flush=True,
             )
         if step % every == 0 or step == last:
-            save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step=step, begun=begun)
+            save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step=step, begun=begun, rows=setting.rows)
             print(f"step {step} held-out {held_out_loss(model, setting, tokenizer, work):.4f}", flush=True)
-    save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step=step, begun=begun)
+    save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step=step, begun=begun, rows=setting.rows)
     return model
 
 
@@ -504,6 +507,7 @@ def export(work: Path, setting: Setting, anneal: int, out: Path, device: str) ->
         "kind": setting.kind,
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": (step + count) * per_step,
+        "annealed_tokens": count * per_step,
         "held_out_loss": loss,
         "held_out_bits_per_byte": loss / math.log(2) * per_byte,
         "unigram_entropy": float(-(shares * np.log(shares)).sum()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -48,6 +49,19 @@ def test_resumed_equals_undisturbed(pretrain: ModuleType, corpus: Path, kind: st
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_a_checkpoint_goes_on_with_larger_steps_where_it_stood(
+    pretrain: ModuleType, corpus: Path, tmp_path: Path
+) -> None:
+    setting = pretrain.SETTINGS["tiny"]
+    tokens = 6 * setting.rows * setting.length
+    pretrain.train(tmp_path, setting, [corpus], tokens=tokens, minutes=1e9, every=5, device="cpu")
+    larger = replace(setting, rows=2 * setting.rows)
+    tokenizer = pretrain.prepare([corpus], tmp_path, larger)
+    _, _, step, begun = pretrain.start(tmp_path, larger, tokenizer, "cpu")
+    assert step * larger.rows * larger.length == tokens
+    assert begun == 0
+
+
 def test_export_leaves_the_checkpoint_and_writes_the_card(pretrain: ModuleType, corpus: Path, tmp_path: Path) -> None:
     setting = pretrain.SETTINGS["tiny"]
     pretrain.train(tmp_path / "work", setting, [corpus], tokens=320, minutes=1e9, every=5, device="cpu")
@@ -55,6 +69,7 @@ def test_export_leaves_the_checkpoint_and_writes_the_card(pretrain: ModuleType, 
     facts = pretrain.export(tmp_path / "work", setting, anneal=256, out=tmp_path / "out", device="cpu")
     assert (tmp_path / "work" / "checkpoint.pt").read_bytes() == before
     assert facts["tokens"] == 320 + 256
+    assert facts["annealed_tokens"] == 256
     assert "Wikipedia" in (tmp_path / "out" / "README.md").read_text(encoding="utf8")
 
 

@@ -24,7 +24,7 @@ def launch(driver: str, count: int, *arguments: object, micro: int = 1) -> None:
         command = [*torchrun, *command[1:]]
     environment = {**os.environ, "MICRO": str(micro), "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr  # whole: the launcher's own words come last
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ class View:
     """The rows of one stream in one step, as a loss sees them after the forward pass."""
 
     hidden: Tensor
-    """(B, T, H) last hidden state."""
+    """(B, T, H) last hidden state. T is that of the rows padded together: a teacher's view may be narrower or wider."""
     mask: Tensor
     """(B, T) True where there is a token."""
     logits: Tensor

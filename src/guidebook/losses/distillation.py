@@ -68,7 +68,7 @@ class Distillation:
     def __call__(self, views: Sequence[View]) -> Mapping[str, Tensor]:
         """Return the summed divergence, and the share of rows that the teacher is sure of."""
         student, teacher = (view.modules["head"](view.hidden, view.mask).float() for view in views)  # (B, C)
-        if student.dim() == 3:  # words: (B, T, C); a view is as wide as what else was padded with it
+        if student.dim() == 3:  # words: (B, T, C); views differ in padding
             width = min(student.shape[1], teacher.shape[1])
             student, teacher = student[:, :width], teacher[:, :width]
         goal = teacher.detach() if self.tilt is None else tilted(teacher.detach(), self.tilt)

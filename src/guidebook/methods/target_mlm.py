@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class TargetMLM:
     """Language modelling on the target's text alone, then the task from the source's labels.
 
-    Reference: Gururangan et al. 2020, Don't Stop Pretraining (task-adaptive pre-training), ACL; with adapters.
+    Reference: Gururangan et al. 2020, Don't Stop Pretraining (task-adaptive pre-training), ACL.
     Reads: target text; then source labels.
     Assumes: nothing about the class priors.
     """

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import lzma
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +31,8 @@ import torch
 from guidebook.account import scores
 from guidebook.adaptation import follow, prepare
 from guidebook.adapters.host import Host
+from guidebook.compare.draw import draw_rows
+from guidebook.compare.work import Share
 from guidebook.data.corpus import labels_of
 from guidebook.data.domains import Domain
 from guidebook.evaluation.records import append_record, machine, read_records, versions
@@ -40,7 +40,7 @@ from guidebook.recipe import Recipe
 from guidebook.training.listener import Listener
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from domains import read_general
+from domains import Data, read, read_general
 
 DOMAINS = ("books", "dvd", "electronics", "kitchen")
 ARMS = {
@@ -87,27 +87,6 @@ class Budget:
     general_articles: int
 
 
-def read_reviews(path: Path) -> dict[tuple[str, str], tuple[list[str], list[int]]]:
-    """Return (domain, split) -> texts and labels."""
-    found: dict[tuple[str, str], tuple[list[str], list[int]]] = {}
-    with lzma.open(path, "rt", encoding="utf8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            texts, labels = found.setdefault((row["domain"], row["split"]), ([], []))
-            texts.append(row["text"])
-            labels.append(row["label"])
-    return found
-
-
-def draw_rows(labels: list[int], count: int, draw: int) -> np.ndarray:
-    """Return `count` row ids, half of each class, drawn by the draw's number alone; all rows if `count` covers them."""
-    if count >= len(labels):
-        return np.arange(len(labels))
-    random = np.random.default_rng((draw, count))
-    gold = np.array(labels)
-    return np.sort(np.concatenate([random.permutation(np.flatnonzero(gold == c))[: count // 2] for c in (0, 1)]))
-
-
 def directions() -> Iterator[tuple[str, str]]:
     """Yield the twelve (source, target)."""
     yield from itertools.permutations(DOMAINS, 2)
@@ -134,26 +113,24 @@ def main_jobs(kinds: list[str], rates: dict[str, float], draws: int) -> Iterator
                 yield Job(phase, kind, arm, source, target, draw, labels, rates[kind])
 
 
-def recipe_for(job: Job, budget: Budget, reviews: dict[Any, Any], general: list[str], saw: list[str] | None) -> Recipe:
+def recipe_for(job: Job, budget: Budget, reviews: Data, general: list[str], saw: list[str] | None) -> Recipe:
     """Return the recipe of a job; `saw` is what the base had seen, if it is not a packaged one."""
-    texts, labels = reviews[job.source, "train"]
-    chosen = draw_rows(labels, job.labels, job.draw)
-    dev_texts, dev_labels = reviews[job.source, "dev"]
+    labelled = reviews.of(job.source, "train")
+    rows = draw_rows(np.array(labelled["labels"]), job.labels, job.draw)
     targets = [name for name in DOMAINS if name != job.source]
     return Recipe(
         base=budget.base,
         base_saw=saw,
         source=Domain(
             job.source,
-            texts=[texts[row] for row in chosen],
-            labels=[labels[row] for row in chosen],
-            test=Domain(f"{job.source}-dev", texts=dev_texts, labels=dev_labels),
+            **{column: [values[row] for row in rows] for column, values in labelled.items()},
+            test=Domain(f"{job.source}-dev", **reviews.of(job.source, "dev")),
         ),
-        unlabelled=[Domain(f"{job.source}-pool", texts=reviews[job.source, "unlabeled"][0])],
+        unlabelled=[Domain(f"{job.source}-pool", **reviews.pool(job.source))],
         targets=[
             Domain(
                 name,
-                texts=reviews[name, "unlabeled"][0],
+                **reviews.pool(name),
                 test=Domain(f"{name}-test", *test_rows(reviews, name, budget.test_rows)),
             )
             for name in targets
@@ -170,17 +147,14 @@ def recipe_for(job: Job, budget: Budget, reviews: dict[Any, Any], general: list[
     )
 
 
-def test_rows(reviews: dict[Any, Any], name: str, count: int) -> tuple[list[str], None, list[int]]:
+def test_rows(reviews: Data, name: str, count: int) -> tuple[list[str], None, list[str]]:
     """Return a fixed random part of a domain's 2,000 labelled rows (train + dev) as (texts, pairs, labels)."""
-    texts = reviews[name, "train"][0] + reviews[name, "dev"][0]
-    labels = reviews[name, "train"][1] + reviews[name, "dev"][1]
-    rows = np.sort(np.random.default_rng(0).permutation(len(texts))[:count])
-    return [texts[row] for row in rows], None, [labels[row] for row in rows]
+    columns = reviews.of(name, *reviews.tests)
+    rows = np.sort(np.random.default_rng(0).permutation(len(columns["texts"]))[:count])
+    return [columns["texts"][row] for row in rows], None, [columns["labels"][row] for row in rows]
 
 
-def run_job(
-    job: Job, budget: Budget, reviews: dict[Any, Any], general: list[str], saw: list[str] | None
-) -> dict[str, Any]:
+def run_job(job: Job, budget: Budget, reviews: Data, general: list[str], saw: list[str] | None) -> dict[str, Any]:
     """Train (or find) the job's model and return its record."""
     began = time.monotonic()
     recipe = recipe_for(job, budget, reviews, general, saw)
@@ -226,6 +200,13 @@ def choose_rates(records: list[dict[str, Any]], kinds: list[str]) -> dict[str, f
     return rates
 
 
+def share_of(jobs: list[Job], share: Share) -> list[Job]:
+    """Return one part of the jobs; those that share stages stay together."""
+    cells = [(job.phase, job.kind, job.source, job.draw, job.phase == "choose" and job.learning_rate) for job in jobs]
+    places = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
+    return [job for job, cell in zip(jobs, cells, strict=True) if places[cell] % share.parts == share.part - 1]
+
+
 def done(records: list[dict[str, Any]], job: Job, budget: Budget) -> bool:
     """Return whether a job has its record; the choice of a learning rate depends on base and epochs alone."""
     spent = asdict(budget)
@@ -257,20 +238,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--test-rows", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=3)
-    parser.add_argument(
-        "--share", nargs="*", choices=DOMAINS, help="only these sources, so that several processes share the work"
-    )
+    parser.add_argument("--share", type=Share.of, default=Share(), help="part of the work, for example 2/4")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     budget = Budget(arguments.base, arguments.fuse_tokens, arguments.epochs, arguments.test_rows, 1000)
-    reviews, general = read_reviews(arguments.data), read_general(arguments.general, budget.general_articles)
-
+    reviews, general = read("amazon", arguments.data), read_general(arguments.general, budget.general_articles)
     fingerprint = Host.load(budget.base).fingerprint
 
     def work(jobs: list[Job]) -> None:
         records = of_base(arguments.records, fingerprint)
-        todo = [job for job in jobs if not done(records, job, budget)]
+        todo = [job for job in share_of(jobs, arguments.share) if not done(records, job, budget)]
         spent: list[float] = []
         for number, job in enumerate(todo):
             record = run_job(job, budget, reviews, general, arguments.saw)
@@ -281,19 +259,16 @@ def main() -> None:
                 f"{number + 1}/{len(todo)} {job} accuracy {record['accuracy']:.3f}, {left:.2f} hours left", flush=True
             )
 
-    if not arguments.share:
-        work(list(choosing_jobs(arguments.kinds, 200)))
-    chosen = [
-        record
-        for record in of_base(arguments.records, fingerprint)
-        if record["phase"] == "choose"
-        and (record["budget"]["base"], record["budget"]["epochs"]) == (budget.base, budget.epochs)
-    ]
-    rates = choose_rates(chosen, arguments.kinds)
+    choosing = list(choosing_jobs(arguments.kinds, 200))
+    work(choosing)
+    while not all(done(chosen := of_base(arguments.records, fingerprint), job, budget) for job in choosing):
+        time.sleep(1)  # until the other parts have chosen
+    rates = choose_rates(
+        [r for r in chosen if r["phase"] == "choose" and r["budget"]["epochs"] == budget.epochs], arguments.kinds
+    )
     print(f"learning rates {rates}", flush=True)
     jobs = main_jobs(arguments.kinds, rates, arguments.draws)
-    jobs = (job for job in jobs if job.arm in arguments.arms and job.phase in arguments.phases)
-    work([job for job in jobs if not arguments.share or job.source in arguments.share])
+    work([job for job in jobs if job.arm in arguments.arms and job.phase in arguments.phases])
 
 
 if __name__ == "__main__":

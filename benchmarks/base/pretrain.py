@@ -15,12 +15,14 @@ epoch, the masks are seeded by the step.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import lzma
 import math
 import os
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from guidebook.adapters.gptj_attention import attention_for
+
 HELD_OUT_ARTICLES = 100  # the last articles of the last corpus file are never trained on
 TOKENIZER_ARTICLES = 3000
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -50,16 +54,20 @@ class Setting:
 
     kind: str
     vocabulary: int = 8192
-    hidden: int = 256
-    layers: int = 4
-    heads: int = 4
+    hidden: int = 384
+    layers: int = 6
+    heads: int = 6
+    inner: int = 1408
+    """Width of the feed-forward layers."""
     length: int = 128
-    rows: int = 32
+    rows: int = 1024
     """Blocks per optimiser step."""
-    matrix_learning_rate: float = 2e-3
+    matrix_learning_rate: float = 3e-3
     """For the matrices of the layers (Muon, update scaled to AdamW's size)."""
     other_learning_rate: float = 2e-3
     """For embeddings, norms and biases (AdamW)."""
+    matrix_decay: float = 0.1
+    """Weight decay of the matrices of the layers."""
     warmup: int = 200
     mask_rate: float = 0.2
     seed: int = 0
@@ -69,13 +77,19 @@ class Setting:
     For small budgets: it takes a minute and stands for what the first tens of millions of tokens would teach."""
 
 
+SMALL: dict[str, Any] = {"hidden": 256, "layers": 4, "heads": 4, "inner": 1024, "matrix_decay": 0.01}
+"""What two CPU cores can train in a night."""
+TINY: dict[str, Any] = {**SMALL, "vocabulary": 300, "hidden": 16, "layers": 2, "heads": 2, "inner": 64, "warmup": 4}
+
 SETTINGS = {
-    "mini": Setting("mini", rows=128, factorise=True, other_learning_rate=1e-3),  # rows=32 up to token 22,528,000
-    "mini-gptj": Setting("mini-gptj", rows=16, length=256),
-    "mini-large": Setting("mini", hidden=384, layers=6, heads=6, rows=256),
-    "mini-gptj-large": Setting("mini-gptj", hidden=384, layers=6, heads=6, rows=128, length=256),
-    "tiny": Setting("mini", vocabulary=300, hidden=16, layers=2, heads=2, length=16, rows=4, warmup=4, factorise=True),
-    "tiny-gptj": Setting("mini-gptj", vocabulary=300, hidden=16, layers=2, heads=2, length=16, rows=4, warmup=4),
+    "mini": Setting("mini"),
+    "mini-gptj": Setting("mini-gptj", rows=512, length=256),
+    "mini-small": Setting(
+        "mini", **SMALL, rows=128, factorise=True, matrix_learning_rate=2e-3, other_learning_rate=1e-3
+    ),
+    "mini-gptj-small": Setting("mini-gptj", **SMALL, rows=16, length=256, matrix_learning_rate=2e-3),
+    "tiny": Setting("mini", **TINY, length=16, rows=4, factorise=True),
+    "tiny-gptj": Setting("mini-gptj", **TINY, length=16, rows=4),
 }
 
 
@@ -132,11 +146,13 @@ def build_model(setting: Setting, tokenizer: PreTrainedTokenizerFast) -> PreTrai
     if setting.kind == "mini-gptj":
         return GPTJForCausalLM(
             GPTJConfig(
+                attn_implementation=attention_for("gptj"),
                 vocab_size=len(tokenizer),
                 n_positions=1024,
                 n_embd=setting.hidden,
                 n_layer=setting.layers,
                 n_head=setting.heads,
+                n_inner=setting.inner,
                 rotary_dim=setting.hidden // setting.heads // 2,
                 bos_token_id=0,
                 eos_token_id=0,
@@ -152,7 +168,7 @@ def build_model(setting: Setting, tokenizer: PreTrainedTokenizerFast) -> PreTrai
             hidden_size=setting.hidden,
             num_hidden_layers=setting.layers,
             num_attention_heads=setting.heads,
-            intermediate_size=4 * setting.hidden,
+            intermediate_size=setting.inner,
             max_position_embeddings=setting.length,
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
@@ -216,7 +232,7 @@ def write_blocks(texts: Iterator[str], tokenizer: PreTrainedTokenizerFast, setti
 
     for text in texts:
         batch.append(text)
-        if len(batch) == 200:
+        if len(batch) == 2000:
             flush()
     flush()
     ids = np.concatenate(parts)
@@ -238,19 +254,18 @@ def tokens_per_byte(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> flo
 
 def prepare(corpus: list[Path], work: Path, setting: Setting) -> PreTrainedTokenizerFast:
     """Make tokenizer, training blocks and held-out blocks in `work` where they are missing."""
+    texts: list[str] = []
+    if not all((work / name).exists() for name in ("tokenizer/tokenizer.json", "train.npy")):
+        texts = list(articles(corpus))
     if not (work / "tokenizer" / "tokenizer.json").exists():
-        sample = (text for index, text in enumerate(articles(corpus)) if index < TOKENIZER_ARTICLES)
-        train_tokenizer(sample, setting).save_pretrained(work / "tokenizer")
+        train_tokenizer(iter(texts[:TOKENIZER_ARTICLES]), setting).save_pretrained(work / "tokenizer")
     tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
     if not (work / "train.npy").exists():
-        total = sum(1 for _ in articles(corpus))
-        held_out = min(HELD_OUT_ARTICLES, total // 10)
-        last = [text for i, text in enumerate(articles(corpus)) if i >= total - held_out]
-        write_blocks(iter(last), tokenizer, setting, work / "held_out.npy")
-        (work / "held_out.json").write_text(json.dumps({"tokens_per_byte": tokens_per_byte(last, tokenizer)}))
-        write_blocks(
-            (t for i, t in enumerate(articles(corpus)) if i < total - held_out), tokenizer, setting, work / "train.npy"
-        )
+        held_out = min(HELD_OUT_ARTICLES, len(texts) // 10)
+        write_blocks(iter(texts[-held_out:]), tokenizer, setting, work / "held_out.npy")
+        per_byte = tokens_per_byte(texts[-held_out:], tokenizer)
+        (work / "held_out.json").write_text(json.dumps({"tokens_per_byte": per_byte}))
+        write_blocks(iter(texts[:-held_out]), tokenizer, setting, work / "train.npy")
     return tokenizer
 
 
@@ -259,9 +274,10 @@ def masked(
 ) -> tuple[Tensor, Tensor]:
     """Return corrupted ids and the boolean mask of predicted positions (80 % [MASK], 10 % random, 10 % kept)."""
     allowed = ids >= len(SPECIAL)
-    chosen = (torch.rand(ids.shape, generator=generator) < rate) & allowed
-    draw = torch.rand(ids.shape, generator=generator)
-    random_ids = torch.randint(len(SPECIAL), len(tokenizer), ids.shape, generator=generator)
+    where = {"generator": generator, "device": ids.device}
+    chosen = (torch.rand(ids.shape, **where) < rate) & allowed
+    draw = torch.rand(ids.shape, **where)
+    random_ids = torch.randint(len(SPECIAL), len(tokenizer), ids.shape, **where)
     corrupted = torch.where(chosen & (draw < 0.8), tokenizer.mask_token_id, ids)
     corrupted = torch.where(chosen & (draw >= 0.9), random_ids, corrupted)
     return corrupted, chosen
@@ -273,12 +289,13 @@ def loss_sum(
     """Return the summed loss in nats and the number of predicted positions of one batch of ids (B, T)."""
     device = next(model.parameters()).device
     if setting.kind == "mini":
-        corrupted, chosen = masked(ids, setting.mask_rate, tokenizer, torch.Generator().manual_seed(key))
+        generator = torch.Generator(ids.device).manual_seed(key)
+        corrupted, chosen = masked(ids, setting.mask_rate, tokenizer, generator)
         hidden = model.bert(input_ids=corrupted.to(device)).last_hidden_state  # (B, T, H)
         logits = model.cls(hidden[chosen.to(device)])  # (M, V)
         targets = ids[chosen].to(device)
     else:
-        hidden = model.transformer(input_ids=ids.to(device)).last_hidden_state
+        hidden = model.transformer(input_ids=ids.to(device), use_cache=False).last_hidden_state
         logits = model.lm_head(hidden[:, :-1]).flatten(0, 1)
         targets = ids[:, 1:].flatten().to(device)
     return functional.cross_entropy(logits.float(), targets, reduction="sum"), len(targets)
@@ -291,7 +308,7 @@ class Muon(torch.optim.Optimizer):
     which takes ten seconds a step on a CPU without bf16 units.
     """
 
-    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float = 0.01) -> None:
+    def __init__(self, matrices: list[nn.Parameter], lr: float, weight_decay: float) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": 0.95, "weight_decay": weight_decay})
 
     @staticmethod
@@ -333,112 +350,139 @@ def optimisers(model: nn.Module, setting: Setting) -> list[torch.optim.Optimizer
         inside = ".layer." in name or ".h." in name
         (matrices if inside and parameter.ndim == 2 else rest).append(parameter)
     return [
-        Muon(matrices, lr=setting.matrix_learning_rate),
+        Muon(matrices, lr=setting.matrix_learning_rate, weight_decay=setting.matrix_decay),
         torch.optim.AdamW(rest, lr=setting.other_learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
     ]
 
 
-def one_step(
-    model: Any,
-    optimiser_list: list[torch.optim.Optimizer],
-    blocks: np.ndarray,
-    setting: Setting,
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    step: int,
-    begun: int,
-    fraction: float,
-) -> float:
-    """Take optimiser step number `step` of a training begun at step `begun`; return its mean loss.
+@functools.lru_cache(maxsize=2)
+def order_of_blocks(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Return the order in which an epoch reads its blocks."""
+    return np.random.default_rng((seed, epoch)).permutation(count)
 
-    The learning rate is `fraction` of the held one, less during the warm-up after `begun`.
+
+def copy_to_run(model: Any) -> Any:
+    """Return what forward and backward run in: on a GPU a copy with bf16 weights and compiled layers, else the model.
+
+    The layers are compiled one by one: they are alike, so one of them is compiled and serves all.
     """
-    per_epoch = len(blocks) // setting.rows
-    epoch, position = divmod(step, per_epoch)
-    order = np.random.default_rng((setting.seed, epoch)).permutation(len(blocks))
-    rows = np.sort(order[position * setting.rows : (position + 1) * setting.rows])
-    ids = torch.from_numpy(blocks[rows].astype(np.int64))
-    device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        total, count = loss_sum(model, ids, setting, tokenizer, key=setting.seed * 1_000_003 + step)
-    loss = total / count
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    for optimiser in optimiser_list:
-        for group in optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * min(1.0, (step - begun + 1) / setting.warmup) * fraction
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-    return float(loss.detach())
+    if next(model.parameters()).device.type != "cuda":
+        return model
+    copy = deepcopy(model)
+    for parameter in copy.parameters():
+        parameter.data = parameter.data.bfloat16()
+    for layer in copy.bert.encoder.layer if hasattr(copy, "bert") else copy.transformer.h:
+        layer.compile(dynamic=False)
+    return copy
 
 
-@torch.no_grad()
-def held_out_loss(
-    model: Any, setting: Setting, tokenizer: PreTrainedTokenizerFast, work: Path, blocks: int = 512
-) -> float:
-    """Return the mean loss in nats per predicted token on fixed held-out blocks and masks."""
-    held_out = np.load(work / "held_out.npy", mmap_mode="r")[:blocks]
-    total, count = 0.0, 0
-    model.eval()
-    for start in range(0, len(held_out), 64):
-        ids = torch.from_numpy(held_out[start : start + 64].astype(np.int64))
-        batch_total, batch_count = loss_sum(model, ids, setting, tokenizer, key=start)
-        total, count = total + float(batch_total), count + batch_count
-    model.train()
-    return total / count
+class Training:
+    """A base in training: fp32 weights and their optimisers, what they are run in, the blocks, and the step to take.
 
-
-def save_checkpoint(
-    path: Path, model: nn.Module, optimiser_list: list[torch.optim.Optimizer], *, step: int, begun: int, rows: int
-) -> None:
-    """Write everything needed to go on, by rename: never half a checkpoint. Steps are steps of `rows` blocks."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(
-            {
-                "model": model.state_dict(),
-                "optimisers": [o.state_dict() for o in optimiser_list],
-                "step": step,
-                "begun": begun,
-                "rows": rows,
-            },
-            file,
-        )
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def start(
-    work: Path, setting: Setting, tokenizer: PreTrainedTokenizerFast, device: str, earlier: Path | None = None
-) -> tuple[Any, list[Any], int, int]:
-    """Return model, optimisers, the step to take and the step at which this training began.
-
-    From the checkpoint if there is one, else from an `earlier` export of the same setting (its tokens count, its
-    tokenizer must be the one in `work`), else fresh. Steps are counted in the setting's rows, whatever rows the
-    checkpoint was trained with: the same blocks have been read.
+    From the work folder's checkpoint if there is one, else from an `earlier` export of the same setting (its tokens
+    count, its tokenizer must be the one in the folder), else fresh. Steps are counted in the setting's rows, whatever
+    rows the checkpoint was trained with: the same blocks have been read.
     """
-    model = build_model(setting, tokenizer)
-    path, step = work / "checkpoint.pt", 0
-    if earlier is not None and not path.exists():
-        model.load_state_dict(type(model).from_pretrained(earlier, dtype=torch.float32).state_dict())
-        facts = json.loads((earlier / "training.json").read_text(encoding="utf8"))
-        step = facts["tokens"] // (setting.rows * setting.length)
-    elif setting.factorise and not path.exists():
-        warm_start(model, np.load(work / "train.npy", mmap_mode="r"), len(tokenizer), setting.hidden)
-    model = model.to(device)
-    optimiser_list = optimisers(model, setting)
-    for optimiser in optimiser_list:
-        for group in optimiser.param_groups:
-            group["initial_lr"] = group["lr"]
-    if not path.exists():
-        return model, optimiser_list, step, step
-    state = torch.load(path, weights_only=True, map_location=device)
-    model.load_state_dict(state["model"])
-    for optimiser, saved in zip(optimiser_list, state["optimisers"], strict=True):
-        optimiser.load_state_dict(saved)
-    step, begun = (round(state[name] * state["rows"] / setting.rows) for name in ("step", "begun"))
-    return model, optimiser_list, step, begun
+
+    def __init__(
+        self,
+        work: Path,
+        setting: Setting,
+        tokenizer: PreTrainedTokenizerFast,
+        device: str,
+        earlier: Path | None = None,
+    ) -> None:
+        torch.set_float32_matmul_precision("high")
+        self.work, self.setting, self.tokenizer = work, setting, tokenizer
+        self.per_step = setting.rows * setting.length
+        blocks = np.load(work / "train.npy", mmap_mode="r")
+        self.model: Any = build_model(setting, tokenizer)
+        path, self.step = work / "checkpoint.pt", 0
+        if earlier is not None and not path.exists():
+            self.model.load_state_dict(type(self.model).from_pretrained(earlier, dtype=torch.float32).state_dict())
+            facts = json.loads((earlier / "training.json").read_text(encoding="utf8"))
+            self.step = facts["tokens"] // self.per_step
+        elif setting.factorise and not path.exists():
+            warm_start(self.model, blocks, len(tokenizer), setting.hidden)
+        self.begun = self.step
+        self.model = self.model.to(device)
+        self.optimisers = optimisers(self.model, setting)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["initial_lr"] = group["lr"]
+        if path.exists():
+            state = torch.load(path, weights_only=True, map_location=device)
+            self.model.load_state_dict(state["model"])
+            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
+            self.step, self.begun = (round(state[name] * state["rows"] / setting.rows) for name in ("step", "begun"))
+        self.blocks = torch.from_numpy(np.asarray(blocks).astype(np.int16)).to(device)  # (N, T)
+        self.runner = copy_to_run(self.model)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read so far."""
+        return self.step * self.per_step
+
+    def advance(self, fraction: float = 1.0) -> Tensor:
+        """Take one optimiser step and return its mean loss, a scalar on the device.
+
+        The learning rate is `fraction` of the held one, less during the warm-up.
+        """
+        setting, weights, copies = self.setting, list(self.model.parameters()), list(self.runner.parameters())
+        epoch, position = divmod(self.step, len(self.blocks) // setting.rows)
+        order = order_of_blocks(setting.seed, epoch, len(self.blocks))
+        rows = torch.from_numpy(np.sort(order[position * setting.rows : (position + 1) * setting.rows]))
+        ids = self.blocks[rows.to(self.blocks.device)].long()
+        if self.runner is not self.model:
+            torch._foreach_copy_([copy.data for copy in copies], [weight.data for weight in weights])
+        key = setting.seed * 1_000_003 + self.step
+        total, count = loss_sum(self.runner, ids, setting, self.tokenizer, key)
+        loss = total / count
+        loss.backward()
+        if self.runner is not self.model:
+            for weight, copy in zip(weights, copies, strict=True):
+                weight.grad, copy.grad = copy.grad.float(), None
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["initial_lr"] * min(1.0, (self.step - self.begun + 1) / setting.warmup) * fraction
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        return loss.detach()
+
+    @torch.no_grad()
+    def held_out_loss(self, blocks: int = 512) -> float:
+        """Return the mean loss in nats per predicted token on fixed held-out blocks and masks."""
+        held_out = np.load(self.work / "held_out.npy", mmap_mode="r")[:blocks]
+        total, count = 0.0, 0
+        self.model.eval()
+        for start in range(0, len(held_out), 64):
+            ids = torch.from_numpy(held_out[start : start + 64].astype(np.int64))
+            batch_total, batch_count = loss_sum(self.model, ids, self.setting, self.tokenizer, key=start)
+            total, count = total + float(batch_total), count + batch_count
+        self.model.train()
+        return total / count
+
+    def save(self) -> None:
+        """Write everything needed to go on, by rename: never half a checkpoint."""
+        path = self.work / "checkpoint.pt"
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("wb") as file:
+            torch.save(
+                {
+                    "model": self.model.state_dict(),
+                    "optimisers": [o.state_dict() for o in self.optimisers],
+                    "step": self.step,
+                    "begun": self.begun,
+                    "rows": self.setting.rows,
+                },
+                file,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
 
 
 def same_tokenizer(one: Path, work: Path) -> bool:
@@ -457,62 +501,58 @@ def train(
     every: int,
     device: str,
     earlier: Path | None = None,
-) -> Any:
-    """Train until `tokens` are seen or `minutes` are over, checkpointing every `every` steps; return the model."""
+) -> Training:
+    """Train until `tokens` are seen or `minutes` are over, checkpointing every `every` steps; return the training."""
     work.mkdir(parents=True, exist_ok=True)
     tokenizer = prepare(corpus, work, setting)
-    blocks = np.load(work / "train.npy", mmap_mode="r")
     if earlier is not None and not same_tokenizer(earlier, work):
         raise SystemExit(f"{earlier} has another tokenizer than {work}/tokenizer: copy its tokenizer there first.")
-    model, optimiser_list, step, begun = start(work, setting, tokenizer, device, earlier)
-    per_step = setting.rows * setting.length
-    last = math.ceil(tokens / per_step)
-    began, first, losses = time.time(), step, []
-    while step < last and time.time() - began < 60 * minutes:
-        losses.append(one_step(model, optimiser_list, blocks, setting, tokenizer, step=step, begun=begun, fraction=1.0))
-        step += 1
+    training = Training(work, setting, tokenizer, device, earlier)
+    began, first, losses = time.time(), training.step, []
+    while training.tokens < tokens and time.time() - began < 60 * minutes:
+        losses.append(training.advance())
+        step = training.step
         if step % 50 == 0:
-            rate = (step - first) * per_step / (time.time() - began)
-            print(
-                f"step {step} tokens {step * per_step / 1e6:.2f}M loss {np.mean(losses[-50:]):.3f} {rate:.0f} tokens/s",
-                flush=True,
-            )
-        if step % every == 0 or step == last:
-            save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step=step, begun=begun, rows=setting.rows)
-            print(f"step {step} held-out {held_out_loss(model, setting, tokenizer, work):.4f}", flush=True)
-    save_checkpoint(work / "checkpoint.pt", model, optimiser_list, step=step, begun=begun, rows=setting.rows)
-    return model
+            rate = (step - first) * training.per_step / (time.time() - began)
+            mean = float(torch.stack(losses).mean())
+            losses.clear()
+            print(f"step {step} tokens {training.tokens / 1e6:.2f}M loss {mean:.3f} {rate:.0f} tokens/s", flush=True)
+        if step % every == 0:
+            training.save()
+            print(f"step {step} held-out {training.held_out_loss():.4f}", flush=True)
+    training.save()
+    return training
 
 
-def export(work: Path, setting: Setting, anneal: int, out: Path, device: str) -> dict[str, Any]:
-    """Let the learning rate fall to zero over `anneal` tokens from the newest checkpoint and save the model in fp16."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(work / "tokenizer")
-    blocks = np.load(work / "train.npy", mmap_mode="r")
-    model, optimiser_list, step, begun = start(work, setting, tokenizer, device)
-    per_step = setting.rows * setting.length
-    count = math.ceil(anneal / per_step)
+def export(training: Training, anneal: int, out: Path) -> dict[str, Any]:
+    """Let the learning rate fall to zero over `anneal` tokens and save the model in fp16; the checkpoint stays."""
+    setting, tokenizer, model, work = training.setting, training.tokenizer, training.model, training.work
+    count = math.ceil(anneal / training.per_step)
+    began = time.time()
     for index in range(count):
-        fraction = 1.0 - index / count
-        loss = one_step(
-            model, optimiser_list, blocks, setting, tokenizer, step=step + index, begun=begun, fraction=fraction
-        )
+        loss = training.advance(fraction=1.0 - index / count)
         if index % 50 == 0:
-            print(f"anneal {index}/{count} loss {loss:.3f}", flush=True)
+            print(f"anneal {index}/{count} loss {float(loss):.3f}", flush=True)
+    loss = training.held_out_loss()
+    rate = anneal / (time.time() - began)
+    blocks = np.load(work / "train.npy", mmap_mode="r")
     counts = np.bincount(np.asarray(blocks).ravel(), minlength=len(tokenizer)).astype(np.float64)
     counts[: len(SPECIAL)] = 0
     shares = counts[counts > 0] / counts.sum()
-    loss = held_out_loss(model, setting, tokenizer, work)
     per_byte = json.loads((work / "held_out.json").read_text())["tokens_per_byte"]
     facts = {
         "kind": setting.kind,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "tokens": (step + count) * per_step,
-        "annealed_tokens": count * per_step,
+        "tokens": training.tokens,
+        "annealed_tokens": count * training.per_step,
+        "epochs": training.tokens / blocks.size,
         "held_out_loss": loss,
         "held_out_bits_per_byte": loss / math.log(2) * per_byte,
         "unigram_entropy": float(-(shares * np.log(shares)).sum()),
         "corpus": "English Wikipedia articles (CC BY-SA 3.0)",
         "setting": setting.__dict__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "tokens_per_second": round(rate),
     }
     model.eval().to(torch.float16).save_pretrained(out)
     tokenizer.save_pretrained(out)
@@ -568,14 +608,14 @@ Made by `benchmarks/base/pretrain.py`. The weights are derived from text under C
 def main() -> None:
     """Read the command line and run one verb."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["train", "export"])
+    parser.add_argument("verb", choices=["train", "export", "make"], help="make: train and export at once")
     parser.add_argument("--kind", choices=SETTINGS, default="mini")
     parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="JSON-lines files with a text field")
     parser.add_argument("--work", type=Path, required=True, help="folder for tokenizer, blocks and checkpoint")
     parser.add_argument("--tokens", type=int, default=100_000_000)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
-    parser.add_argument("--anneal", type=int, default=3_000_000, help="tokens of the falling learning rate")
+    parser.add_argument("--anneal", type=float, default=0.05, help="falling learning rate, in shares of the tokens")
     parser.add_argument("--from", dest="earlier", type=Path, help="go on from this export when there is no checkpoint")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--threads", type=int, default=0)
@@ -583,10 +623,12 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    setting = SETTINGS[arguments.kind]
-    if arguments.verb == "train":
-        train(
-            arguments.work,
+    setting, work = SETTINGS[arguments.kind], arguments.work
+    if arguments.verb == "export":
+        training = Training(work, setting, PreTrainedTokenizerFast.from_pretrained(work / "tokenizer"), device)
+    else:
+        training = train(
+            work,
             setting,
             arguments.corpus,
             tokens=arguments.tokens,
@@ -595,8 +637,8 @@ def main() -> None:
             device=device,
             earlier=arguments.earlier,
         )
-    else:
-        export(arguments.work, setting, arguments.anneal, arguments.out or arguments.work / "export", device)
+    if arguments.verb != "train":
+        export(training, int(arguments.anneal * training.tokens), arguments.out or work / "export")
 
 
 if __name__ == "__main__":

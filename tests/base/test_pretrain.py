@@ -42,9 +42,9 @@ def test_resumed_equals_undisturbed(pretrain: ModuleType, corpus: Path, kind: st
     setting = pretrain.SETTINGS[kind]
     per_step = setting.rows * setting.length
     run = {"setting": setting, "corpus": [corpus], "minutes": 1e9, "every": 5, "device": "cpu"}
-    whole = pretrain.train(tmp_path / "whole", tokens=12 * per_step, **run).state_dict()
+    whole = pretrain.train(tmp_path / "whole", tokens=12 * per_step, **run).model.state_dict()
     pretrain.train(tmp_path / "parts", tokens=7 * per_step, **run)
-    parts = pretrain.train(tmp_path / "parts", tokens=12 * per_step, **run).state_dict()
+    parts = pretrain.train(tmp_path / "parts", tokens=12 * per_step, **run).model.state_dict()
     assert whole.keys() == parts.keys()
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
@@ -57,16 +57,16 @@ def test_a_checkpoint_goes_on_with_larger_steps_where_it_stood(
     pretrain.train(tmp_path, setting, [corpus], tokens=tokens, minutes=1e9, every=5, device="cpu")
     larger = replace(setting, rows=2 * setting.rows)
     tokenizer = pretrain.prepare([corpus], tmp_path, larger)
-    _, _, step, begun = pretrain.start(tmp_path, larger, tokenizer, "cpu")
-    assert step * larger.rows * larger.length == tokens
-    assert begun == 0
+    training = pretrain.Training(tmp_path, larger, tokenizer, "cpu")
+    assert training.tokens == tokens
+    assert training.begun == 0
 
 
 def test_export_leaves_the_checkpoint_and_writes_the_card(pretrain: ModuleType, corpus: Path, tmp_path: Path) -> None:
     setting = pretrain.SETTINGS["tiny"]
-    pretrain.train(tmp_path / "work", setting, [corpus], tokens=320, minutes=1e9, every=5, device="cpu")
+    training = pretrain.train(tmp_path / "work", setting, [corpus], tokens=320, minutes=1e9, every=5, device="cpu")
     before = (tmp_path / "work" / "checkpoint.pt").read_bytes()
-    facts = pretrain.export(tmp_path / "work", setting, anneal=256, out=tmp_path / "out", device="cpu")
+    facts = pretrain.export(training, anneal=256, out=tmp_path / "out")
     assert (tmp_path / "work" / "checkpoint.pt").read_bytes() == before
     assert facts["tokens"] == 320 + 256
     assert facts["annealed_tokens"] == 256

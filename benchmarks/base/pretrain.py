@@ -115,7 +115,7 @@ def train_tokenizer(texts: Iterator[str], setting: Setting) -> PreTrainedTokeniz
         tokenizer.train_from_iterator(texts, byte_trainer)
         end = "<|endoftext|>"
         return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, bos_token=end, eos_token=end, pad_token=end, model_max_length=1024
+            tokenizer_object=tokenizer, bos_token=end, eos_token=end, pad_token=end, model_max_length=setting.length
         )
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -148,7 +148,7 @@ def build_model(setting: Setting, tokenizer: PreTrainedTokenizerFast) -> PreTrai
             GPTJConfig(
                 attn_implementation=attention_for("gptj"),
                 vocab_size=len(tokenizer),
-                n_positions=1024,
+                n_positions=setting.length,
                 n_embd=setting.hidden,
                 n_layer=setting.layers,
                 n_head=setting.heads,

@@ -35,6 +35,6 @@ def test_masked_loss_is_clearly_below_the_unigram_entropy() -> None:
 def test_the_base_is_small_and_says_what_it_saw() -> None:
     size = sum(path.stat().st_size for path in BASE.iterdir())
     card = (BASE / "README.md").read_text(encoding="utf8")
-    assert size < 26e6
+    assert size < 28e6
     assert "Wikipedia" in card
     assert f"{json.loads((BASE / 'training.json').read_text())['tokens']:,}" in card

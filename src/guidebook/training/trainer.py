@@ -250,7 +250,7 @@ def training_arguments(
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "use_cpu": not torch.cuda.is_available(),
-        "accelerator_config": {"non_blocking": True},  # batches are pinned: the next one is prepared meanwhile
+        "accelerator_config": {"non_blocking": torch.cuda.is_available()},  # from pinned memory, which only a GPU has
         "seed": 0,
     }
     arguments = TrainingArguments(**{**owned, **extra})

@@ -349,9 +349,8 @@ class Engine:
 
     def probe(self, tensors: Mapping[str, Any], rows: Rows) -> np.ndarray:
         """Return probabilities (N, C) of a head on the untouched base."""
-        head = head_from(tensors, self.pooling).to(next(self.host.model.parameters()).device)
         with self.host.disabled():
-            return predict_probabilities(self.host, head, rows, self.train.dtype)
+            return predict_probabilities(self.host, head_from(tensors, self.pooling), rows, self.train.dtype)
 
     def _once(self, model: tuple[str, ...], rows: Rows, run: Callable[[], np.ndarray]) -> np.ndarray:
         """Run a prediction unless the same model has read the same rows before, in this run or an earlier one."""

@@ -116,7 +116,9 @@ def load_base(
     quantise: Quantised | None = None,
     needs_lm_head: bool = True,
 ) -> Base:
-    """Return the base under its language-modelling class; without `dropout`, every dropout probability is zero.
+    """Return the base under its language-modelling class, on the GPU if there is one.
+
+    Without `dropout`, every dropout probability is zero.
 
     Without `needs_lm_head`, a head that is not stored with the base (sentence encoders have none) is set to zero: it
     is the same at every load, so the base keeps its fingerprint, and nothing is ever learned through it.
@@ -167,6 +169,8 @@ def load_base(
         raise InputError(f"Base {base!r}: its tokenizer has {len(tokenizer)} tokens, more than it has embeddings.")
     if quantise is not None:
         pin(model, number_type)
+    elif torch.cuda.is_available():  # bitsandbytes has put a quantised base there by itself
+        model.to("cuda")
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = (
             False  # nothing is generated here: a cache of keys and values would be made for nothing

@@ -59,7 +59,7 @@ class Critic(nn.Module):
     def __init__(self, head: PooledHead) -> None:
         super().__init__()
         self.judge = head
-        self._seen = self._right = 0
+        self._seen, self._right = 0, cast(int | Tensor, 0)  # a GPU's own count is asked for once, at the end
         self._told = False
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Critic(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             return cast(Tensor, self.judge(hidden.float(), mask))
 
-    def watch(self, right: int, rows: int, fraction: float) -> None:
+    def watch(self, right: int | Tensor, rows: int, fraction: float) -> None:
         """Count the early verdicts; warn once, after them, if they were no better than guessing."""
         if fraction < EARLY:
             self._seen, self._right = self._seen + rows, self._right + right
@@ -135,6 +135,6 @@ class Adversarial:
         truth = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
         truth[len(source.hidden) :] = 1
         right = (logits.detach().argmax(1) == truth).sum()
-        critic.watch(int(right), len(logits), source.fraction)
+        critic.watch(right, len(logits), source.fraction)
         loss = functional.cross_entropy(logits, truth, reduction="sum") / 2  # counted in rows of one domain
         return {"loss": loss, "accuracy": right / len(logits)}

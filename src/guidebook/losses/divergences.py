@@ -118,8 +118,7 @@ def cmd(source: Tensor, target: Tensor, /, *, moments: int = 5, bounds: tuple[fl
         InputError: a value lies outside the bounds, which the moments are scaled by.
     """
     low, high = bounds
-    least = min(float(source.detach().min()), float(target.detach().min()))
-    most = max(float(source.detach().max()), float(target.detach().max()))
+    least, most = map(float, torch.cat([source.detach(), target.detach()]).aminmax())
     if least < low or most > high:
         raise InputError(
             f"cmd compares bounded rows, and the values go from {least:.3g} to {most:.3g}, outside {low} to {high}. "
@@ -163,9 +162,19 @@ def effective_rank(rows: Tensor) -> Tensor:
     (4.0, 1.0)
     """
     with torch.autocast(rows.device.type, enabled=False):
-        values = torch.linalg.svdvals(rows.float())
+        values = _singular_values(rows) if rows.device.type == "cuda" else torch.linalg.svdvals(rows.float())
         shares = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
         return torch.exp(torch.special.entr(shares).sum())
+
+
+def _singular_values(rows: Tensor) -> Tensor:
+    """Return those of rows (N, H) by way of rows · rowsᵀ, in float64 since that squares them.
+
+    A GPU is slow at decomposing so small a matrix, and a square of at most N by N is cheap on a processor.
+    """
+    wide = rows.double() if len(rows) <= rows.shape[1] else rows.double().mT
+    squares: Tensor = torch.linalg.eigvalsh((wide @ wide.mT).cpu())
+    return squares.clamp(min=0).sqrt().float().to(rows.device)
 
 
 @dataclass(frozen=True)
@@ -234,7 +243,7 @@ class Divergence:
             rows = [row.tanh() for row in rows] if self.name in SQUASHED else rows
             parts.append(DIVERGENCES[self.name](rows[0], rows[1]))
         rank = torch.stack(ranks).min()
-        if float(rank) < self.least_rank:
+        if self.least_rank and float(rank) < self.least_rank:
             raise RunError(
                 f"The compared rows have collapsed: their effective rank is {float(rank):.2f}, below "
                 f"{self.least_rank}, {source.fraction:.0%} through the stage. Equal rows have no divergence and carry "

@@ -39,8 +39,8 @@ class TaskLoss:
         """Return the summed cross-entropy."""
         view = views[0]
         logits = view.modules["head"](view.hidden, view.mask)  # (B, C), or (B, T, C) for words
-        known = view.labels >= 0
-        return {"loss": functional.cross_entropy(logits[known].float(), view.labels[known], reduction="sum")}
+        flat, labels = logits.flatten(0, -2).float(), view.labels.flatten()  # (N, C), (N,)
+        return {"loss": functional.cross_entropy(flat, labels, ignore_index=-1, reduction="sum")}
 
 
 def task_head(facts: Facts) -> PooledHead:

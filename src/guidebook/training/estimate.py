@@ -17,6 +17,7 @@ from guidebook.training.engine import Engine, Trained
 from guidebook.training.layers import running
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
+from guidebook.training.trainer import chosen_dtype
 
 
 def estimate_stages(engine: Engine, plans: Sequence[tuple[str, str, Trained]]) -> dict[str, Any]:
@@ -81,23 +82,28 @@ def _measure(engine: Engine, plan: StagePlan, least: int = 3) -> tuple[float, in
     for name in (*stage.below, *stage.train):
         engine.host.add(name, engine.adapter, seed_for(engine.seed, "adapter"))
     engine.host.activate((*stage.below, *stage.train), train=tuple(stage.train))
-    model = StageModel(engine.host, stage, engine.new_heads(stage), plan.steps)
+    device = next(engine.host.model.parameters()).device
+    model = StageModel(engine.host, stage, engine.new_heads(stage), plan.steps).to(device)
     sizes = plan.step_tokens
     typical = int(np.argsort(sizes)[len(sizes) // 2])
     model.train()
-    state = torch.get_rng_state()
     times = []
-    with running(engine.host, dataclasses.replace(engine.train, compile=False)):
+    bf16 = chosen_dtype(engine.train.dtype) == "bfloat16"
+    layers = running(engine.host, dataclasses.replace(engine.train, compile=False))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), layers:
         for _ in range(least):
-            batch = moved(plan.batch(typical), next(model.parameters()).device)
+            batch = moved(plan.batch(typical), device)
             tokens = batch["tokens"] + int(
                 batch["teacher"]["inputs"]["attention_mask"].sum() if "teacher" in batch else 0
             )
             began = time.perf_counter()
-            model(batch)["loss"].backward()
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                loss = model(batch)["loss"]
+            loss.backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             times.append(time.perf_counter() - began)
             model.zero_grad(set_to_none=True)
-    torch.set_rng_state(state)
     moving = sum(p.numel() for p in model.parameters() if p.requires_grad)
     engine.clear()
     return tokens / min(times[1:] or times), moving

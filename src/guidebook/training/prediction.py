@@ -138,7 +138,7 @@ def predict_probabilities(
 ) -> np.ndarray:
     """Return class probabilities (N, C) of the host's active adapters and a head; long texts average their windows."""
     host.model.eval()
-    head.eval()
+    head.to(next(host.model.parameters()).device).eval()
     found: list[tuple[np.ndarray, np.ndarray]] = []
     if listener is not None:
         listener.start("predict", len(rows.tokens))

@@ -35,10 +35,10 @@ class Average(nn.Module):
     def update(self, parameters: Mapping[str, Tensor]) -> None:
         """Move every average towards its parameter, once after every optimiser step."""
         steps = self.get_buffer("steps")
-        done = int(steps)
-        decay = min(self.decay, (1 + done) / (10 + done))
+        done = steps.double()  # stays where it is: a GPU need not be waited for
+        share = 1 - ((1 + done) / (10 + done)).clamp(max=self.decay)
         for name, average in self.values().items():
-            average.lerp_(parameters[name].detach(), 1 - decay)
+            average.lerp_(parameters[name].detach(), share.to(average.dtype))
         steps.add_(1)
 
 

@@ -107,7 +107,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         norms = {}
         for name, value in weighted.items():
             found = torch.autograd.grad(value, trained, retain_graph=True, allow_unused=True)
-            norms[name] = math.sqrt(sum(float(part.float().pow(2).sum()) for part in found if part is not None))
+            norms[name] = math.sqrt(sum(part.float().pow(2).sum() for part in found if part is not None))
         total = sum(norms.values()) or 1.0
         return {name: norm / total for name, norm in norms.items()}
 
@@ -250,9 +250,12 @@ def training_arguments(
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "use_cpu": not torch.cuda.is_available(),
+        "accelerator_config": {"non_blocking": torch.cuda.is_available()},  # from pinned memory, which only a GPU has
         "seed": 0,
     }
-    return TrainingArguments(**{**owned, **extra})
+    arguments = TrainingArguments(**{**owned, **extra})
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # Trainer would cut planned batches among all GPUs that it sees
+    return arguments
 
 
 def train_plan(

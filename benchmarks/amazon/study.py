@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from guidebook.account import scores
-from guidebook.adaptation import follow, prepare
+from guidebook.adaptation import follow
 from guidebook.adapters.host import Host
 from guidebook.compare.draw import draw_rows
 from guidebook.compare.work import Share
@@ -37,10 +37,9 @@ from guidebook.data.corpus import labels_of
 from guidebook.data.domains import Domain
 from guidebook.evaluation.records import append_record, machine, read_records, versions
 from guidebook.recipe import Recipe
-from guidebook.training.listener import Listener
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from domains import Data, read, read_general
+from domains import Data, Prepared, read, read_general, share_of
 
 DOMAINS = ("books", "dvd", "electronics", "kitchen")
 ARMS = {
@@ -74,6 +73,11 @@ class Job:
     draw: int
     labels: int
     learning_rate: float
+
+    @property
+    def cell(self) -> tuple[Any, ...]:
+        """What jobs have in common that start from the same data and base."""
+        return (self.phase, self.kind, self.source, self.draw, self.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -154,13 +158,15 @@ def test_rows(reviews: Data, name: str, count: int) -> tuple[list[str], None, li
     return [columns["texts"][row] for row in rows], None, [columns["labels"][row] for row in rows]
 
 
-def run_job(job: Job, budget: Budget, reviews: Data, general: list[str], saw: list[str] | None) -> dict[str, Any]:
+def run_job(
+    job: Job, budget: Budget, reviews: Data, general: list[str], saw: list[str] | None, *, prepared: Prepared
+) -> dict[str, Any]:
     """Train (or find) the job's model and return its record."""
     began = time.monotonic()
     recipe = recipe_for(job, budget, reviews, general, saw)
     if job.phase != "choose":  # the source's dev rows are read only to choose the learning rate
         recipe = recipe.replace(source=replace(recipe.source[0], test=None), task=replace(recipe.task, dev=0.0))
-    material, engine = prepare(recipe, Listener())
+    material, engine = prepared.for_cell(job.cell, recipe)
     corpus = material.corpus
     target = next(p for p in corpus.targets if p.name == job.target or job.phase == "choose")
     outcome = follow(job.arm, recipe.method, target, material, engine)
@@ -171,6 +177,8 @@ def run_job(job: Job, budget: Budget, reviews: Data, general: list[str], saw: li
         assert hidden is not None
         gold, found = corpus.labels.encode(hidden.reveal("final evaluation")), outcome.predictions["target"]
     brief = scores(found, gold, corpus.labels.names)
+    engine.clear()
+    engine.host.check_base()
     return {
         **asdict(job),
         "budget": asdict(budget),
@@ -198,13 +206,6 @@ def choose_rates(records: list[dict[str, Any]], kinds: list[str]) -> dict[str, f
             means[rate] = float(np.mean(found))
         rates[kind] = max(means, key=lambda rate: means[rate])
     return rates
-
-
-def share_of(jobs: list[Job], share: Share) -> list[Job]:
-    """Return one part of the jobs; those that share stages stay together."""
-    cells = [(job.phase, job.kind, job.source, job.draw, job.phase == "choose" and job.learning_rate) for job in jobs]
-    places = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
-    return [job for job, cell in zip(jobs, cells, strict=True) if places[cell] % share.parts == share.part - 1]
 
 
 def done(records: list[dict[str, Any]], job: Job, budget: Budget) -> bool:
@@ -248,10 +249,12 @@ def main() -> None:
 
     def work(jobs: list[Job]) -> None:
         records = of_base(arguments.records, fingerprint)
-        todo = [job for job in share_of(jobs, arguments.share) if not done(records, job, budget)]
+        mine = share_of(jobs, [job.cell for job in jobs], arguments.share)
+        todo = [job for job in mine if not done(records, job, budget)]
         spent: list[float] = []
+        prepared = Prepared()
         for number, job in enumerate(todo):
-            record = run_job(job, budget, reviews, general, arguments.saw)
+            record = run_job(job, budget, reviews, general, arguments.saw, prepared=prepared)
             append_record(arguments.records, record)
             spent.append(record["seconds"])
             left = float(np.mean(spent[-24:])) * (len(todo) - number - 1) / 3600

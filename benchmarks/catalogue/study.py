@@ -22,6 +22,7 @@ import json
 import sys
 import tempfile
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +33,7 @@ import numpy as np
 import torch
 
 from guidebook.account import scores
-from guidebook.adaptation import follow, prepare
+from guidebook.adaptation import follow
 from guidebook.adapters.host import Host
 from guidebook.compare.draw import draw_rows
 from guidebook.compare.scores import label_free_scores
@@ -41,11 +42,9 @@ from guidebook.data.domains import Domain
 from guidebook.evaluation.records import append_record, machine, read_records, versions
 from guidebook.methods import METHODS
 from guidebook.recipe import Recipe
-from guidebook.training.listener import Listener
-from guidebook.training.store import key_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from domains import Data, read, read_general
+from domains import Data, Prepared, read, read_general, share_of
 
 FLAGSHIP, TWIN, PLACEBO = "guided", "source_only", "general_mlm"
 TAKES_LABELS = ("few_target_labels", "teacher", "target_oracle")
@@ -76,6 +75,11 @@ class Job:
     """Labelled source rows; None: all."""
     shift: str = ""
     """Class shares of the target's rows: one of SHIFTS; "": as they are."""
+
+    @property
+    def cell(self) -> tuple[Any, ...]:
+        """What jobs have in common that start from the same data and base."""
+        return (self.data, self.source, self.target, self.draw, self.labels, self.shift)
 
 
 @dataclass(frozen=True)
@@ -229,20 +233,22 @@ def recipe_for(job: Job, budget: Budget, data: Data, general: list[str], folder:
     )
 
 
-def run_job(job: Job, budget: Budget, data: Data, general: list[str]) -> Record:
+def run_job(job: Job, budget: Budget, data: Data, general: list[str], prepared: Prepared) -> Record:
     """Train (or find) the job's model and return its record."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         recipe = recipe_for(job, budget, data, general, Path(folder))
-        material, engine = prepare(recipe, Listener())
+        material, engine = prepared.for_cell(job.cell, recipe)
         target = next(population for population in material.corpus.targets if population.name == job.target)
         outcome = follow(job.method, recipe.method, target, material, engine)
     hidden = material.corpus.tests[target.name].hidden
     assert hidden is not None
     gold = material.corpus.labels.encode(hidden.reveal("final evaluation"))
     found = outcome.predictions["target"]
-    material.corpus = replace(material.corpus, targets=(target,))  # what is said without labels is said of it alone
+    corpus = material.corpus
+    material.corpus = replace(corpus, targets=(target,))  # what is said without labels is said of it alone
     free = label_free_scores(material, engine, outcome) if outcome.stages else {"scores": {}}
+    material.corpus = corpus
     engine.clear()
     engine.host.check_base()
     brief = scores(found, gold, material.corpus.labels.names)
@@ -275,12 +281,6 @@ def done(records: Sequence[Record], job: Job, budget: Budget) -> bool:
     """Return whether a job has its record."""
     wanted, spent = asdict(job), asdict(budget)
     return any(all(r.get(k) == v for k, v in wanted.items()) and r["budget"] == spent for r in records)
-
-
-def mine(job: Job, share: Share) -> bool:
-    """Return whether a job is this process's: cells that share stages stay together."""
-    cell = key_of({"cell": [job.data, job.source, job.draw, job.labels, job.shift]})
-    return int(cell, 16) % share.parts == share.part - 1
 
 
 def hours_left(todo: Sequence[Job], records: Sequence[Record]) -> float:
@@ -325,8 +325,13 @@ def main() -> None:
 
 
 def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], general: list[str]) -> None:
-    """Do the jobs of this share that have no record; the finals once the screening has chosen."""
+    """Do the jobs of this share that have no record; the finals once the screening has chosen.
+
+    A job that fails is named with its traceback and left; the others go on.
+    """
     fingerprint = Host.load(budget.base).fingerprint  # a base that was trained further is another one
+    failed: set[Job] = set()
+    prepared = Prepared()
     while True:
         records = [
             record
@@ -335,17 +340,24 @@ def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], gen
         ]
         chosen = finalists(records, options.methods)
         jobs = [*everything(options.methods), *(finals(chosen, data["amazon"].domains) if chosen else ())]
-        jobs = [job for job in jobs if job.phase in options.phases and job.data in data and mine(job, options.share)]
-        todo = [job for job in jobs if not done(records, job, budget)]
+        jobs = [job for job in jobs if job.phase in options.phases and job.data in data]
+        jobs = share_of(jobs, [job.cell for job in jobs], options.share)
+        todo = [job for job in jobs if job not in failed and not done(records, job, budget)]
         print(f"{len(todo)} of {len(jobs)} runs to do, {hours_left(todo, records):.1f} hours left", flush=True)
         if not chosen:
             print("the finalists are not chosen yet: the screening is not complete", flush=True)
+        if not todo and failed:
+            raise SystemExit(f"{len(failed)} runs failed, see above")
         if not todo:
             return
-        job = todo[0]
-        record = run_job(job, budget, data[job.data], general)
+        try:
+            record = run_job(todo[0], budget, data[todo[0].data], general, prepared)
+        except Exception:
+            failed.add(todo[0])
+            print(f"{todo[0]} failed", traceback.format_exc(), sep="\n", flush=True)
+            continue
         append_record(options.records, record)
-        print(f"{job} accuracy {record['accuracy']:.3f} in {record['seconds']:.0f} s", flush=True)
+        print(f"{todo[0]} accuracy {record['accuracy']:.3f} in {record['seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

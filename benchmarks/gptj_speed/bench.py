@@ -260,6 +260,7 @@ def main() -> None:
             results[name] = figures_of([*base, f"--only={name}"])
         except RuntimeError as error:  # out of memory, as a rule: a result too
             results[name] = {"failed": str(error).splitlines()[-1]}
+        print(name, json.dumps(results[name]), flush=True)
     parameters = size.layers * (12 * size.hidden**2) + 2 * size.vocabulary * size.hidden
     record = {
         "size": asdict(size),

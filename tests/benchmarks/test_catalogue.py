@@ -118,7 +118,7 @@ def test_a_shifted_target_has_its_shares_and_shares_no_row() -> None:
 
 def test_shares_of_the_work_are_whole_cells_and_together_everything() -> None:
     jobs = list(study.everything(list(METHODS)))
-    parts = [[job for job in jobs if study.mine(job, Share(part, 3))] for part in (1, 2, 3)]
+    parts = [study.share_of(jobs, [job.cell for job in jobs], Share(part, 3)) for part in (1, 2, 3)]
     assert sum(map(len, parts)) == len(jobs)
     cells = [{(job.data, job.source, job.draw, job.labels, job.shift) for job in part} for part in parts]
     assert not cells[0] & cells[1]

@@ -53,9 +53,9 @@ ARMS = {
 WITHOUT_ADAPTER = ("tf-idf", "linear probe")
 """Arms that are the same for every kind of adapter: run beside the first alone."""
 KINDS: dict[str, dict[str, Any]] = {
-    "houlsby": {"adapter": {"kind": "houlsby", "reduction": 4}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3)},
-    "lora": {"adapter": {"kind": "lora"}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3)},
-    "full": {"adapter": {"kind": "full"}, "fuse": 1e-4, "task": (2e-5, 5e-5, 1e-4)},
+    "houlsby": {"adapter": {"kind": "houlsby", "reduction": 4}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3, 3e-3)},
+    "lora": {"adapter": {"kind": "lora"}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3, 3e-3)},
+    "full": {"adapter": {"kind": "full"}, "fuse": 1e-4, "task": (2e-5, 5e-5, 1e-4, 3e-4)},
 }
 CHOOSE_ON = ("books", "kitchen")
 """Sources whose dev sets choose each kind's learning rate."""

@@ -93,6 +93,7 @@ def test_the_study_runs_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
     import study
 
     base = save("gptj", tmp_path / "base")
+    monkeypatch.setattr(study, "NOT_READ", 4)
     data = tmp_path / "data"
     data.mkdir()
     calls = [{"text": f"{t}. call {n}", "split": "train" if n % 3 else "test"} for n in range(4) for t in TEXTS]

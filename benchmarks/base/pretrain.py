@@ -563,6 +563,33 @@ def export(training: Training, anneal: int, out: Path) -> dict[str, Any]:
     return facts
 
 
+def ceilings(setting: Setting) -> dict[str, Any]:
+    """Return what this GPU can do: matrix products of 8,192 and of the setting's own shapes, and copying."""
+
+    def seconds(work: Any, count: int = 10) -> float:
+        for _ in range(3):
+            work()
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
+        for _ in range(count):
+            work()
+        last.record()
+        last.synchronize()
+        return float(first.elapsed_time(last)) / count / 1000
+
+    tokens, width, inner = setting.rows * setting.length, setting.hidden, setting.inner
+    shapes = [(8192, 8192, 8192), (tokens, width, width), (tokens, width, inner), (tokens, inner, width)]
+    found: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
+    for rows, inside, columns in [*shapes, (tokens, width, setting.vocabulary)]:
+        one = torch.randn(rows, inside, device="cuda", dtype=torch.bfloat16)
+        other = torch.randn(inside, columns, device="cuda", dtype=torch.bfloat16)
+        rate = 2 * rows * inside * columns / seconds(lambda one=one, other=other: one @ other)
+        found[f"matmul_{rows}x{inside}x{columns}_tflops"] = rate / 1e12
+    much = torch.randn(2**30, device="cuda")
+    found["copy_tb_s"] = 2 * much.nbytes / seconds(much.clone) / 1e12
+    return found
+
+
 def card(facts: dict[str, Any]) -> str:
     """Return the model card, generated from the training's figures."""
     setting = facts["setting"]
@@ -573,6 +600,11 @@ def card(facts: dict[str, Any]) -> str:
     )
     architecture = (
         "GPT-J, a causal language model" if setting["kind"] == "mini-gptj" else "BERT, a masked language model"
+    )
+    worth = (
+        "What adapting it gives and what it forgets: `benchmarks/causal` of the project.\n"
+        if setting["kind"] == "mini-gptj"
+        else "## What it is worth\n\n<!-- generated: measured -->\n<!-- end of generated: measured -->\n"
     )
     predicted = f" (of the {setting['mask_rate']:.0%} that are masked)" if setting["kind"] == "mini" else ""
     return f"""---
@@ -594,13 +626,9 @@ that quickstart, tests and experiments work without a model hub, on a base that 
 | unigram entropy of the corpus | {facts["unigram_entropy"]:.3f} nats per token |
 
 {start} It knows little: {facts["tokens"] / 1e6:.1f} million tokens are less than a hundredth of what public small
-encoders have read. Use it to try things and to compare methods, and a real base for real work.
+models have read. Use it to try things and to compare methods, and a real base for real work.
 
-## What it is worth
-
-<!-- generated: measured -->
-<!-- end of generated: measured -->
-
+{worth}
 Made by `benchmarks/base/pretrain.py`. The weights are derived from text under CC BY-SA.
 """
 
@@ -608,10 +636,10 @@ Made by `benchmarks/base/pretrain.py`. The weights are derived from text under C
 def main() -> None:
     """Read the command line and run one verb."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["train", "export", "make"], help="make: train and export at once")
+    parser.add_argument("verb", choices=["train", "export", "make", "ceilings"], help="make: train and export at once")
     parser.add_argument("--kind", choices=SETTINGS, default="mini")
     parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="JSON-lines files with a text field")
-    parser.add_argument("--work", type=Path, required=True, help="folder for tokenizer, blocks and checkpoint")
+    parser.add_argument("--work", type=Path, default=Path("work"), help="folder for tokenizer, blocks and checkpoint")
     parser.add_argument("--tokens", type=int, default=100_000_000)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
@@ -624,6 +652,9 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     setting, work = SETTINGS[arguments.kind], arguments.work
+    if arguments.verb == "ceilings":
+        print(json.dumps(ceilings(setting), indent=2))
+        return
     if arguments.verb == "export":
         training = Training(work, setting, PreTrainedTokenizerFast.from_pretrained(work / "tokenizer"), device)
     else:

@@ -6,6 +6,7 @@ python benchmarks/base/report.py --base mini
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,39 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def work_per_token(setting: dict[str, Any]) -> float:
+    """Return floating-point operations per trained token: 6 per weight of a matrix, and attention.
+
+    The head is computed where a token is predicted: everywhere (causal), at the masked positions else.
+    """
+    width, causal = setting["hidden"], setting["kind"] == "mini-gptj"
+    layers = setting["layers"] * (4 * width**2 + 2 * width * setting["inner"])
+    head = width * setting["vocabulary"] if causal else setting["mask_rate"] * width * (setting["vocabulary"] + width)
+    attention = (6 if causal else 12) * setting["layers"] * setting["length"] * width
+    return float(6 * (layers + head) + attention)
+
+
+def speeds() -> str:
+    """Return how fast the packaged bases were trained, beside what their GPU can do."""
+    known = json.loads((HERE / "ceilings.json").read_text(encoding="utf8"))
+    rates = {name: value for name, value in known.items() if name.startswith("matmul")}
+    best, own = max(rates.values()), [value for name, value in rates.items() if "8192x8192" not in name]
+    lines = [
+        f"{known['device']}, PyTorch {known['torch']}: matrix products of 8,192 run at {best:.0f} TFLOP/s in "
+        f"bf16, those of the bases' own shapes at {min(own):.0f} to {max(own):.0f}; copying moves "
+        f"{known['copy_tb_s']:.1f} TB/s.",
+        "",
+        "| base | tokens a second | MFLOP a token | TFLOP/s | of the matmul rate |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name in ("mini", "mini-gptj"):
+        facts = json.loads((BASES / name / "training.json").read_text(encoding="utf8"))
+        work, rate = work_per_token(facts["setting"]), facts["tokens_per_second"]
+        done = work * rate / 1e12
+        lines.append(f"| `{name}` | {rate:,} | {work / 1e6:.1f} | {done:.0f} | {done / best:.0%} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Fill both pages from the newest measurements of every base."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -67,6 +101,7 @@ def main() -> None:
         newest[record["base"]] = record["base_fingerprint"]
     kept = [r for r in read_records(options.records) if r["base_fingerprint"] == newest[r["base"]]]
     fill(HERE / "README.md", "measured", table(kept))
+    fill(HERE / "README.md", "speed", speeds())
     fingerprint = Host.load(options.base).fingerprint
     own = [record for record in kept if record["base_fingerprint"] == fingerprint]
     if own:

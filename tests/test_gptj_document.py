@@ -1,4 +1,4 @@
-"""docs/gpt-j.md from its first command to its last, on a tiny GPT-J."""
+"""docs/gpt-j.md from its first command to its last, on the packaged GPT-J."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from transformers import GPTJConfig, GPTJForCausalLM
 
 import guidebook as gb
 from guidebook.cli.main import main
-from tiny import build_tokenizer
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "gpt-j.md").read_text(encoding="utf8")
@@ -32,12 +30,6 @@ def test_for_the_large_model_one_word_changes():
 
 @pytest.mark.slow
 def test_every_command_runs(tmp_path, monkeypatch, capsys):
-    base = tmp_path / "tiny"
-    tokenizer = build_tokenizer("gpt2")
-    GPTJForCausalLM(
-        GPTJConfig(vocab_size=len(tokenizer), n_positions=256, n_embd=32, n_layer=2, n_head=2, rotary_dim=8)
-    ).save_pretrained(base)
-    tokenizer.save_pretrained(base)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("guidebook.cli.main.quiet_libraries", lambda: None)
@@ -46,7 +38,7 @@ def test_every_command_runs(tmp_path, monkeypatch, capsys):
     for line in COMMANDS:
         if LARGE in line:
             continue
-        command, _, file = line.replace("mini-gptj", str(base)).partition(" > ")
+        command, _, file = line.partition(" > ")
         if not command.startswith("guidebook "):
             subprocess.run(line, shell=True, check=True)
             continue

@@ -16,6 +16,7 @@ stop and start as you like.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import lzma
@@ -69,28 +70,26 @@ def runs(base: str, tokens: int, seeds: int) -> Iterator[Run]:
                 yield Run("calls", kind, rates[place], share, tokens, base, seed)
 
 
-def ids_of(path: Path) -> list[Any]:
-    """Return the column `id` of a file, in order."""
+@functools.cache
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file, in order."""
     with lzma.open(path, "rt", encoding="utf8") as lines:
-        return [json.loads(line)["id"] for line in lines if line.strip()]
+        return [json.loads(line) for line in lines if line.strip()]
 
 
-def target(domain: str, data: Path) -> gb.Domain:
-    """Return a domain with its held-out rows."""
+def target(domain: str, data: Path, characters: int) -> gb.Domain:
+    """Return a domain with its held-out documents; calls begin with `characters` characters and end there."""
     if domain == "calls":
-        path = str(data / CALLS)
-        unseen = gb.Domain("calls test", path=path, where={"split": "test"})
-        return gb.Domain("calls", path=path, where={"split": "train"}, test=unseen)
-    path = str(data / FILINGS)
-    ids = ids_of(data / FILINGS)
-    last = gb.Domain("last filing", path=path, where={"id": ids[-1]})
-    return gb.Domain("filings", path=path, where={"id": ids[:-1]}, test=last)
+        rows = rows_of(data / CALLS)
+        train, test = ([r["text"][:characters] for r in rows if r["split"] == split] for split in ("train", "test"))
+        return gb.Domain("calls", train, test=gb.Domain("calls test", test))
+    texts = [row["text"] for row in rows_of(data / FILINGS)]
+    return gb.Domain("filings", texts[:-1], test=gb.Domain("last filing", texts[-1:]))
 
 
-def general(data: Path) -> gb.Domain:
-    """Return general text with held-out articles."""
-    with lzma.open(data / GENERAL, "rt", encoding="utf8") as lines:
-        texts = [json.loads(line)["text"] for line in lines]
+def general(data: Path, characters: int) -> gb.Domain:
+    """Return the beginnings of general articles, and those of the held-out ones."""
+    texts = [row["text"][:characters] for row in rows_of(data / GENERAL)]
     return gb.Domain("wikipedia", texts[:-NOT_READ], test=gb.Domain("wikipedia test", texts[-NOT_READ:]))
 
 
@@ -104,8 +103,8 @@ def recipe_of(run: Run, data: Path, settings: argparse.Namespace) -> gb.Recipe:
             "max_train_documents": settings.documents,
             "max_validation_documents": settings.measured,
         },
-        targets=[target(run.domain, data)],
-        general=[general(data)],
+        targets=[target(run.domain, data, settings.characters)],
+        general=[general(data, settings.characters)],
         adapter=adapter,
         method={"name": "domain_fusion", "general": run.general},
         train={
@@ -140,13 +139,13 @@ def measure(run: Run, data: Path, settings: argparse.Namespace) -> dict[str, Any
         "samples": meta["evaluation"]["samples"],
     }
     if run.domain == "filings":
-        found = gb.evaluate_text(book, [target("filings", data).test], prompts=settings.prompts)  # type: ignore[list-item]
+        found = gb.evaluate_text(book, [target("filings", data, settings.characters).test], prompts=settings.prompts)  # type: ignore[list-item]
         record |= {"spans": found["on"]["last filing"]["spans"], "memorisation": found["memorisation"]}
     about = {"fingerprint": meta["base"]["fingerprint"], "saw": meta["base"]["saw"]}
     return {
         **record,
         "base": about,
-        "settings": {"length": settings.length, "documents": settings.documents, "measured": settings.measured},
+        "settings": {name: getattr(settings, name) for name in ("length", "characters", "documents", "measured")},
         "seconds": round(time.monotonic() - began, 1),
         "machine": machine(),
         "versions": versions(),
@@ -161,6 +160,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1_000_000, help="tokens of every run")
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--tokens-per-batch", type=int, default=4096)
+    parser.add_argument("--characters", type=int, default=6000, help="of a call or an article that are read")
     parser.add_argument("--documents", type=int, default=400, help="documents of a domain to train on at most")
     parser.add_argument("--measured", type=int, default=40, help="held-out documents that are measured at most")
     parser.add_argument("--prompts", type=int, default=100)

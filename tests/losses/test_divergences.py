@@ -14,7 +14,17 @@ from guidebook.data.streams import Stream
 from guidebook.data.tokens import Tokens
 from guidebook.errors import InputError, RunError
 from guidebook.losses.contract import View
-from guidebook.losses.divergences import DIVERGENCES, Divergence, cmd, coral, effective_rank, energy, linear_mmd, mmd
+from guidebook.losses.divergences import (
+    DIVERGENCES,
+    TRAINED_ON,
+    Divergence,
+    cmd,
+    coral,
+    effective_rank,
+    energy,
+    linear_mmd,
+    mmd,
+)
 
 
 def rows(seed: int, count: int, width: int = 3, shift: float = 0.0) -> Tensor:
@@ -78,12 +88,30 @@ def test_cmd() -> None:
         cmd(SOURCE * 10, TARGET)
 
 
-def test_energy() -> None:
-    def mean(one: Tensor, two: Tensor) -> float:
-        return sum(distance(a, b) for a in one for b in two) / (len(one) * len(two))
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_energy(unbiased: bool) -> None:
+    def within(group: Tensor) -> float:
+        pairs = [(i, j) for i in range(len(group)) for j in range(len(group)) if not (unbiased and i == j)]
+        return sum(distance(group[i], group[j]) for i, j in pairs) / len(pairs)
 
-    slow = 2 * mean(SOURCE, TARGET) - mean(SOURCE, SOURCE) - mean(TARGET, TARGET)
-    assert float(energy(SOURCE, TARGET)) == pytest.approx(slow, rel=1e-9)
+    across = sum(distance(a, b) for a in SOURCE for b in TARGET) / (len(SOURCE) * len(TARGET))
+    slow = 2 * across - within(SOURCE) - within(TARGET)
+    assert float(energy(SOURCE, TARGET, unbiased=unbiased)) == pytest.approx(slow, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["mmd", "energy"])
+def test_what_is_trained_on_does_not_pull_equal_domains_into_one_point(name: str) -> None:
+    """The slope of a divergence along a common shrinking of all rows, over many draws of one distribution."""
+    slopes: dict[str, list[float]] = {"biased": [], "trained on": []}
+    for draw in range(200):
+        for which, table in (("biased", DIVERGENCES), ("trained on", TRAINED_ON)):
+            scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+            table[name](rows(2 * draw, 32) * scale, rows(2 * draw + 1, 32) * scale).backward()
+            assert scale.grad is not None
+            slopes[which].append(float(scale.grad))
+    error = {which: np.std(found) / math.sqrt(len(found)) for which, found in slopes.items()}
+    assert np.mean(slopes["biased"]) > 10 * error["biased"]  # smaller rows, smaller divergence
+    assert abs(np.mean(slopes["trained on"])) < 3 * error["trained on"]
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
@@ -260,7 +288,7 @@ def test_both_domains_move_and_padding_does_not(name: str) -> None:
     slow = [v.hidden.clone().requires_grad_() for v in views()]
     pooled = [2 * states[:, :3].sum(1) / 3 for states in slow]
     pooled = [row.tanh() for row in pooled] if name == "cmd" else pooled
-    DIVERGENCES[name](*pooled).backward()
+    TRAINED_ON[name](*pooled).backward()
     for v, states in zip(found, slow, strict=True):
         assert v.hidden.grad is not None
         assert float(v.hidden.grad[:, :3].abs().min()) > 0

@@ -56,8 +56,8 @@ def mmd(
         target: (R, H) rows.
         factors: Of the mean squared distance, one for each kernel.
         unbiased: False (biased): in [0, 2 * kernels), above 0 for equal distributions by about 1 / S. True: rows are
-            not compared with themselves, right on average and sometimes negative; a loss that can be pushed below
-            zero by chance is a bad target, so training uses the biased one.
+            not compared with themselves; right on average, sometimes negative, and what training uses, see
+            `TRAINED_ON`.
 
     Reference: Gretton et al. 2012, A Kernel Two-Sample Test, JMLR 13, equations 3 and 5; Long et al. 2015, Learning
         Transferable Features with Deep Adaptation Networks, ICML.
@@ -134,18 +134,27 @@ def cmd(source: Tensor, target: Tensor, /, *, moments: int = 5, bounds: tuple[fl
 
 
 @in_float32
-def energy(source: Tensor, target: Tensor, /) -> Tensor:
+def energy(source: Tensor, target: Tensor, /, *, unbiased: bool = False) -> Tensor:
     """Return the energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'|, at least 0, without any bandwidth.
+
+    With `unbiased`, rows are not compared with themselves: right on average, and sometimes negative.
 
     Reference: Székely and Rizzo 2013, Energy statistics, Journal of Statistical Planning and Inference 143.
     """
-    across = _distances(source, target).mean()
-    return 2 * across - _distances(source, source).mean() - _distances(target, target).mean()
+    within = [_distances(rows, rows) for rows in (source, target)]
+    means = [_mean_without_diagonal(block) if unbiased else block.mean() for block in within]
+    return 2 * _distances(source, target).mean() - means[0] - means[1]
 
 
 DIVERGENCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
     {"mmd": mmd, "linear_mmd": linear_mmd, "coral": coral, "cmd": cmd, "energy": energy}
 )
+TRAINED_ON: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
+    {**DIVERGENCES, "mmd": functools.partial(mmd, unbiased=True), "energy": functools.partial(energy, unbiased=True)}
+)
+"""What a loss computes. The biased estimates have an excess for equal distributions that falls when all rows move
+together. A bandwidth that follows the rows keeps it from ever getting small, so step by step it pulls both domains into
+one point, also when they are equal already; the task does not hold against that."""
 SQUASHED = frozenset({"cmd"})
 """Divergences that assume bounded values: their rows go through tanh first."""
 
@@ -241,7 +250,7 @@ class Divergence:
             rows = [pool(view.states[layer + 1], view.mask, "mean") for view in (source, target)]  # (S, H), (R, H)
             ranks.append(effective_rank(torch.cat(rows)))
             rows = [row.tanh() for row in rows] if self.name in SQUASHED else rows
-            parts.append(DIVERGENCES[self.name](rows[0], rows[1]))
+            parts.append(TRAINED_ON[self.name](rows[0], rows[1]))
         rank = torch.stack(ranks).min()
         if self.least_rank and float(rank) < self.least_rank:
             raise RunError(

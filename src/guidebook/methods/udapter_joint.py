@@ -22,9 +22,10 @@ class UDApterJoint:
     """Train one adapter on a·cross-entropy + (1 - a)·MK-MMD, with a going from 0 to 1.
 
     Reference: Malik et al. 2023, UDApter: Efficient Domain Adaptation Using Adapters, EACL.
-    Differs: padding is not pooled (the released code pools it); learning rate, size and length are the recipe's (the
-        paper: reduction 16, 1e-4, 20 epochs); the last step is kept and nothing is selected. The released code
-        counts an epoch as as many batches as a batch has rows: `schedule: as_released` is that one.
+    Differs: padding is not pooled (the released code pools it); MK-MMD is the unbiased estimate, since the biased one
+        pulls all rows into one point; learning rate, size and length are the recipe's (the paper: reduction 16, 1e-4,
+        20 epochs); the last step is kept and nothing is selected. The released code counts an epoch as as many
+        batches as a batch has rows: `schedule: as_released` is that one.
     Reads: source labels, source pool, target pool.
     Assumes: equal class priors in both domains.
     """

@@ -19,9 +19,9 @@ class UDApterTwoStep:
     """Train a domain adapter on a divergence alone, freeze it, and learn the task with an adapter stacked on it.
 
     Reference: Malik et al. 2023, UDApter: Efficient Domain Adaptation Using Adapters, EACL.
-    Differs: padding is not pooled (the released code pools it); learning rates, sizes and lengths are the recipe's
-        (the paper: reduction 32 for both, 1e-5 for 10 epochs, then 1e-4); the stage fails when its rows collapse,
-        which is the optimum of a divergence alone.
+    Differs: padding is not pooled (the released code pools it); MK-MMD is the unbiased estimate, since the biased one
+        pulls all rows into one point; learning rates, sizes and lengths are the recipe's (the paper: reduction 32 for
+        both, 1e-5 for 10 epochs, then 1e-4); the stage fails when its rows collapse all the same.
     Reads: source pool, target pool; then source labels.
     Assumes: equal class priors in both domains.
     """

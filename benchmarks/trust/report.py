@@ -41,7 +41,7 @@ NAMES = {
     "em": "EM, calibrated",
     "confusion": "BBSE",
 }
-WORLDS = {"": "as it is", **{shift: shift for shift in reversed(SHIFTS)}}
+WORLDS = {"": "as it is", **{shift: shift for shift in SHIFTS}}
 GAINS = {"general": "general", "source+targets": "source+targets", "target": "target"}
 Record = dict[str, Any]
 
@@ -212,7 +212,8 @@ def estimates_page(records: Sequence[Record]) -> str:
             here = [record for record in group if record["labels"] == labels]
             lines += ["", f"#### {labels or 'All 1,700'} source labels: accuracy", "", *_estimates(here)]
         lines += ["", "#### Error by method, points", "", *_by_method(group)]
-        lines += ["", "#### Class shares", "", *_priors(group), "", *_correction(group)]
+        if known := [record for record in group if "prior" in record]:
+            lines += ["", "#### Class shares", "", *_priors(known), "", *_correction(known)]
     return "\n".join(lines) + "\n" if lines else "No record yet.\n"
 
 
@@ -314,7 +315,7 @@ def _correction(records: Sequence[Record]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for method, labels in dict.fromkeys((r["method"], r["labels"]) for r in records):
-        for world, name in WORLDS.items():
+        for world in SHIFTS:
             here = [r for r in records if (r["method"], r["labels"], r["shift"]) == (method, labels, world)]
             if here:
                 gains = [
@@ -322,7 +323,7 @@ def _correction(records: Sequence[Record]) -> list[str]:
                     for key in ("accuracy_calibrated", "accuracy_corrected")
                 ]
                 lines.append(
-                    f"| `{method}` | {labels or 'all'} | {name} | {100 * np.mean([r['accuracy'] for r in here]):.1f} "
+                    f"| `{method}` | {labels or 'all'} | {world} | {100 * np.mean([r['accuracy'] for r in here]):.1f} "
                     f"| {' | '.join(gains)} |"
                 )
     return lines

@@ -91,10 +91,10 @@ class Budget:
 
 
 def everything(domains: Sequence[str]) -> Iterator[Job]:
-    """Yield all jobs: targets as they are, then shifted ones, then their controls; few labels first."""
-    for shift, (labels, draws) in itertools.product((AS_IT_IS, *SHIFTS), DRAWS.items()):
-        for source, target in itertools.permutations(domains, 2):
-            for method, draw in itertools.product(METHODS, range(draws)):
+    """Yield all jobs, the first draw of everything first; few labels before all, targets as they are before others."""
+    for draw, labels, shift in itertools.product(range(max(DRAWS.values())), DRAWS, (AS_IT_IS, *SHIFTS)):
+        for (source, target), method in itertools.product(itertools.permutations(domains, 2), METHODS):
+            if draw < DRAWS[labels]:
                 yield Job(method, source, target, draw, labels, shift)
 
 
@@ -182,8 +182,9 @@ class World:
     data: Data
     engine: Engine
     looked: Looked
-    overlaps: dict[tuple[str, str], tuple[float, float]]
-    """(source, target) -> frequent words shared, running words of the target known; of all their unlabelled texts."""
+    whole: Data
+    """The data with all unlabelled texts."""
+    overlaps: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict)
     cell: tuple[Any, ...] = ()
     made: dict[Job, tuple[Material, dict[str, Floats]]] = field(default_factory=dict)
 
@@ -191,10 +192,6 @@ class World:
     def of(cls, budget: Budget, data: Data) -> World:
         """Return a world whose base has read every text of the study."""
         whole, data = data, with_small_pools(data, budget.pool_rows)
-        overlaps = {
-            pair: vocabulary_overlap(*(whole.pool(name)["texts"] for name in pair))
-            for pair in itertools.permutations(data.domains, 2)
-        }
         first = next(everything(data.domains))
         _, engine = prepare(recipe_for(first, budget, data), Listener())
         looked = Looked(engine.pooling)
@@ -202,7 +199,14 @@ class World:
             for texts in (data.of(domain, "train", "dev")["texts"], data.pool(domain)["texts"]):
                 looked.read(engine, texts, budget.max_length)
             print(f"the base has read {number} of {len(data.domains)} domains", flush=True)
-        return cls(budget, data, engine, looked, overlaps)
+        return cls(budget, data, engine, looked, whole)
+
+    def overlap(self, source: str, target: str) -> dict[str, float]:
+        """Return the share of frequent words that both have, and of the target's running words that the source has."""
+        if (source, target) not in self.overlaps:
+            found = vocabulary_overlap(self.whole.pool(source)["texts"], self.whole.pool(target)["texts"])
+            self.overlaps[source, target] = dict(zip(("shared", "known"), found, strict=True))
+        return self.overlaps[source, target]
 
     def predictions(self, job: Job) -> tuple[Material, dict[str, Floats]]:
         """Return what a job's model says of "source" (held out), "pool" and "target" (test rows)."""
@@ -244,7 +248,7 @@ def run_job(job: Job, world: World) -> Record:
         **(class_shares(found, dev, gold, job.draw) if job.shift else {}),
         "pool_share": pool_share(job, world.data),
         "test_share": (gold == len(corpus.labels.names) - 1).mean(),
-        "vocabulary": dict(zip(("shared", "known"), world.overlaps[job.source, job.target], strict=True)),
+        "vocabulary": world.overlap(job.source, job.target),
         "seconds": round(time.monotonic() - began, 1),
         "base_fingerprint": world.engine.host.fingerprint,
         "base_saw": list(recipe_for(job, world.budget, world.data).base_saw),

@@ -121,7 +121,7 @@ def test_the_study_goes_on_where_it_was_stopped(
     assert "0 of 36 runs to do" in capsys.readouterr().out
     for stop in (0, 1, 7, 36):
         said = report.estimates_page(records[:stop])
-        assert ("85/15" in said) == (stop == 36)
+        assert ("85/15" in said) == (stop > 4)
     assert "books → dvd" in report.vocabulary_page(records, [])
 
 

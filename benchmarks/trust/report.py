@@ -27,6 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from catalogue.study import SHIFTS, TAKES_LABELS, TWIN
 
 HERE = Path(__file__).parent
+CATALOGUE = HERE.parent / "catalogue"
+PICKED_FROM = ("records.jsonl", "withdrawn.jsonl")
+"""The catalogue's runs, and those that it took back because they collapsed: what a rule of choice must not fall for."""
 FUSION = "domain_fusion"
 AT_CHANCE = 0.6
 """Source accuracy under which a candidate of two classes has learned next to nothing."""
@@ -427,12 +430,12 @@ def main() -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=Path, default=HERE / "records.jsonl")
-    parser.add_argument("--catalogue", type=Path, default=HERE.parent / "catalogue" / "records.jsonl")
+    parser.add_argument("--catalogue", type=Path, nargs="*", default=[CATALOGUE / name for name in PICKED_FROM])
     parser.add_argument("--amazon", type=Path, default=HERE.parent / "amazon" / "records.jsonl")
     parser.add_argument("--page", type=Path, default=HERE / "README.md")
     options = parser.parse_args()
     records = read_records(options.records)
-    fill(options.page, "picks", picks_page(read_records(options.catalogue)))
+    fill(options.page, "picks", picks_page([record for path in options.catalogue for record in read_records(path)]))
     fill(options.page, "estimates", estimates_page(records))
     fill(options.page, "vocabulary", vocabulary_page(records, read_records(options.amazon)))
 

@@ -83,8 +83,10 @@ def target(domain: str, data: Path, characters: int) -> gb.Domain:
         rows = rows_of(data / CALLS)
         train, test = ([r["text"][:characters] for r in rows if r["split"] == split] for split in ("train", "test"))
         return gb.Domain("calls", train, test=gb.Domain("calls test", test))
-    texts = [row["text"] for row in rows_of(data / FILINGS)]
-    return gb.Domain("filings", texts[:-1], test=gb.Domain("last filing", texts[-1:]))
+    # by path: the parts that stand in the training text are looked up there
+    path, ids = str(data / FILINGS), [row["id"] for row in rows_of(data / FILINGS)]
+    last = gb.Domain("last filing", path=path, where={"id": ids[-1]})
+    return gb.Domain("filings", path=path, where={"id": ids[:-1]}, test=last)
 
 
 def general(data: Path, characters: int) -> gb.Domain:

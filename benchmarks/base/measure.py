@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--records", type=Path, default=Path(__file__).parent / "records.jsonl")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    fingerprint = Host.load(options.base).fingerprint
+    fingerprint = Host.load(options.base, needs_lm_head=False).fingerprint
     places = {"amazon": options.amazon, "mnli": options.mnli}
     for data in (read(name, path) for name, path in places.items() if path is not None):
         for method in options.methods:

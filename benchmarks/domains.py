@@ -1,4 +1,4 @@
-"""What several studies share: sets of domains as they are read from their files, and what a cell's runs start from."""
+"""The sets of domains that several studies share, as they are read from their files."""
 
 from __future__ import annotations
 
@@ -6,17 +6,9 @@ import itertools
 import json
 import lzma
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from guidebook.adaptation import prepare
-from guidebook.compare.work import Share
-from guidebook.recipe import Recipe
-from guidebook.training.engine import Engine
-from guidebook.training.listener import Listener
-from guidebook.training.run import Material
 
 POOL = "unlabeled"
 """Split of the texts that have no label."""
@@ -67,27 +59,3 @@ def read_general(path: Path, articles: int) -> list[str]:
     """Return the first articles of general text."""
     with lzma.open(path, "rt", encoding="utf8") as lines:
         return [json.loads(line)["text"] for line in itertools.islice(lines, articles)]
-
-
-@dataclass
-class Prepared:
-    """Data and base of the newest cell: recipes that differ in nothing but the method start from the same."""
-
-    cell: Hashable = None
-    made: list[tuple[Material, Engine]] = field(default_factory=list)
-
-    def for_cell(self, cell: Hashable, recipe: Recipe) -> tuple[Material, Engine]:
-        """Return what a recipe of the cell starts from, made once."""
-        if cell != self.cell or not self.made:
-            self.cell, self.made = cell, [prepare(recipe, Listener())]
-        return self.made[0]
-
-
-def share_of(jobs: Sequence[Any], cells: Sequence[Hashable], share: Share) -> list[Any]:
-    """Return one part of the jobs; those of one cell stay together.
-
-    >>> share_of([1, 2, 3, 4], ["a", "b", "a", "c"], Share(1, 2))
-    [1, 3, 4]
-    """
-    places = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
-    return [job for job, cell in zip(jobs, cells, strict=True) if places[cell] % share.parts == share.part - 1]

@@ -39,7 +39,8 @@ from guidebook.evaluation.records import append_record, machine, read_records, v
 from guidebook.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from domains import Data, Prepared, read, read_general, share_of
+from cells import Prepared, share_of
+from domains import Data, read, read_general
 
 DOMAINS = ("books", "dvd", "electronics", "kitchen")
 ARMS = {
@@ -264,8 +265,9 @@ def main() -> None:
 
     choosing = list(choosing_jobs(arguments.kinds, 200))
     work(choosing)
+    print("waiting until every part has chosen its learning rates", flush=True)
     while not all(done(chosen := of_base(arguments.records, fingerprint), job, budget) for job in choosing):
-        time.sleep(1)  # until the other parts have chosen
+        time.sleep(1)
     rates = choose_rates(
         [r for r in chosen if r["phase"] == "choose" and r["budget"]["epochs"] == budget.epochs], arguments.kinds
     )

@@ -361,18 +361,17 @@ def order_of_blocks(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def copy_to_run(model: Any) -> Any:
-    """Return what forward and backward run in: on a GPU a copy with bf16 weights and compiled layers, else the model.
+def copy_to_run(model: Any, compiled: bool = True) -> Any:
+    """Return a copy with bf16 weights to run forward and backward in, its layers compiled.
 
-    The layers are compiled one by one: they are alike, so one of them is compiled and serves all.
+    They are compiled one by one: they are alike, so one of them is compiled and serves all.
     """
-    if next(model.parameters()).device.type != "cuda":
-        return model
     copy = deepcopy(model)
     for parameter in copy.parameters():
         parameter.data = parameter.data.bfloat16()
-    for layer in copy.bert.encoder.layer if hasattr(copy, "bert") else copy.transformer.h:
-        layer.compile(dynamic=False)
+    if compiled:
+        for layer in copy.bert.encoder.layer if hasattr(copy, "bert") else copy.transformer.h:
+            layer.compile(dynamic=False)
     return copy
 
 
@@ -392,7 +391,8 @@ class Training:
         device: str,
         earlier: Path | None = None,
     ) -> None:
-        torch.set_float32_matmul_precision("high")
+        if device == "cuda":
+            torch.set_float32_matmul_precision("high")  # for the optimiser's products; losses are in bf16 there
         self.work, self.setting, self.tokenizer = work, setting, tokenizer
         self.per_step = setting.rows * setting.length
         blocks = np.load(work / "train.npy", mmap_mode="r")
@@ -417,7 +417,7 @@ class Training:
                 optimiser.load_state_dict(saved)
             self.step, self.begun = (round(state[name] * state["rows"] / setting.rows) for name in ("step", "begun"))
         self.blocks = torch.from_numpy(np.asarray(blocks).astype(np.int16)).to(device)  # (N, T)
-        self.runner = copy_to_run(self.model)
+        self.runner = copy_to_run(self.model) if device == "cuda" else self.model
 
     @property
     def tokens(self) -> int:
@@ -563,33 +563,6 @@ def export(training: Training, anneal: int, out: Path) -> dict[str, Any]:
     return facts
 
 
-def ceilings(setting: Setting) -> dict[str, Any]:
-    """Return what this GPU can do: matrix products of 8,192 and of the setting's own shapes, and copying."""
-
-    def seconds(work: Any, count: int = 10) -> float:
-        for _ in range(3):
-            work()
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        first.record()
-        for _ in range(count):
-            work()
-        last.record()
-        last.synchronize()
-        return float(first.elapsed_time(last)) / count / 1000
-
-    tokens, width, inner = setting.rows * setting.length, setting.hidden, setting.inner
-    shapes = [(8192, 8192, 8192), (tokens, width, width), (tokens, width, inner), (tokens, inner, width)]
-    found: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__}
-    for rows, inside, columns in [*shapes, (tokens, width, setting.vocabulary)]:
-        one = torch.randn(rows, inside, device="cuda", dtype=torch.bfloat16)
-        other = torch.randn(inside, columns, device="cuda", dtype=torch.bfloat16)
-        rate = 2 * rows * inside * columns / seconds(lambda one=one, other=other: one @ other)
-        found[f"matmul_{rows}x{inside}x{columns}_tflops"] = rate / 1e12
-    much = torch.randn(2**30, device="cuda")
-    found["copy_tb_s"] = 2 * much.nbytes / seconds(much.clone) / 1e12
-    return found
-
-
 def card(facts: dict[str, Any]) -> str:
     """Return the model card, generated from the training's figures."""
     setting = facts["setting"]
@@ -636,10 +609,10 @@ Made by `benchmarks/base/pretrain.py`. The weights are derived from text under C
 def main() -> None:
     """Read the command line and run one verb."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["train", "export", "make", "ceilings"], help="make: train and export at once")
+    parser.add_argument("verb", choices=["train", "export", "make"], help="make: train and export at once")
     parser.add_argument("--kind", choices=SETTINGS, default="mini")
     parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="JSON-lines files with a text field")
-    parser.add_argument("--work", type=Path, default=Path("work"), help="folder for tokenizer, blocks and checkpoint")
+    parser.add_argument("--work", type=Path, required=True, help="folder for tokenizer, blocks and checkpoint")
     parser.add_argument("--tokens", type=int, default=100_000_000)
     parser.add_argument("--minutes", type=float, default=math.inf)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
@@ -652,9 +625,6 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     setting, work = SETTINGS[arguments.kind], arguments.work
-    if arguments.verb == "ceilings":
-        print(json.dumps(ceilings(setting), indent=2))
-        return
     if arguments.verb == "export":
         training = Training(work, setting, PreTrainedTokenizerFast.from_pretrained(work / "tokenizer"), device)
     else:

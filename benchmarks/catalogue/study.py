@@ -44,7 +44,8 @@ from guidebook.methods import METHODS
 from guidebook.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from domains import Data, Prepared, read, read_general, share_of
+from cells import Prepared, done, share_of
+from domains import Data, read, read_general
 
 FLAGSHIP, TWIN, PLACEBO = "guided", "source_only", "general_mlm"
 TAKES_LABELS = ("few_target_labels", "teacher", "target_oracle")
@@ -275,12 +276,6 @@ def without_folders(recipe: Record) -> Record:
     """Return a resolved recipe that names a file which was made for the run by its name alone."""
     path = recipe["method"].get("path")
     return {**recipe, "method": {**recipe["method"], "path": Path(path).name}} if path else recipe
-
-
-def done(records: Sequence[Record], job: Job, budget: Budget) -> bool:
-    """Return whether a job has its record."""
-    wanted, spent = asdict(job), asdict(budget)
-    return any(all(r.get(k) == v for k, v in wanted.items()) and r["budget"] == spent for r in records)
 
 
 def hours_left(todo: Sequence[Job], records: Sequence[Record]) -> float:

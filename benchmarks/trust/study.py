@@ -47,7 +47,8 @@ from guidebook.training.run import Run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from catalogue.study import SHIFTS, shifted_rows, take, target_of
-from domains import POOL, Data, read, share_of
+from cells import done, share_of
+from domains import POOL, Data, read
 
 METHODS = ("tfidf", "linear_probe")
 DRAWS = {200: 3, None: 1}
@@ -280,12 +281,6 @@ def pool_share(job: Job, data: Data) -> float | None:
     labels = data.of(job.target, *data.tests)["labels"]
     pool, _ = shifted_rows(labels, SHIFTS[job.shift])
     return float(np.mean([labels[row] == max(labels) for row in pool]))
-
-
-def done(records: Sequence[Record], job: Job, budget: Budget) -> bool:
-    """Return whether a job has its record."""
-    wanted, spent = asdict(job), asdict(budget)
-    return any(all(r.get(k) == v for k, v in wanted.items()) and r["budget"] == spent for r in records)
 
 
 def main() -> None:

@@ -49,6 +49,22 @@ def test_resumed_equals_undisturbed(pretrain: ModuleType, corpus: Path, kind: st
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+@pytest.mark.parametrize("kind", ["tiny", "tiny-gptj"])
+def test_training_through_the_bf16_copy_is_training_but_for_rounding(
+    pretrain: ModuleType, corpus: Path, kind: str, tmp_path: Path
+) -> None:
+    setting = pretrain.SETTINGS[kind]
+    tokenizer = pretrain.prepare([corpus], tmp_path, setting)
+    start, plain, copied = (pretrain.Training(tmp_path, setting, tokenizer, "cpu") for _ in range(3))
+    copied.runner = pretrain.copy_to_run(copied.model, compiled=False)
+    for _ in range(30):
+        expected, found = float(plain.advance()), float(copied.advance())
+        assert found == pytest.approx(expected, rel=5e-3)
+    weights = [torch.cat([p.detach().flatten() for p in t.model.parameters()]) for t in (start, plain, copied)]
+    assert (weights[2] - weights[1]).norm() < 0.1 * (weights[1] - weights[0]).norm()
+    assert weights[2].dtype == torch.float32
+
+
 def test_a_checkpoint_goes_on_with_larger_steps_where_it_stood(
     pretrain: ModuleType, corpus: Path, tmp_path: Path
 ) -> None:

@@ -217,3 +217,23 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
         assert str(entry["recipe"]["method"].get("path", "")) in ("", f"{entry['method']}.jsonl")
         assert entry["method"] == "tfidf" or entry["label_free_scores"]
     assert "guided" in report.page(records)
+
+
+def test_a_cell_that_is_prepared_once_gives_what_fresh_ones_give(tiny_base, tmp_path, monkeypatch) -> None:
+    budget = study.Budget(str(tiny_base("bert")), 200, 1, 10, 4, 1e-2, 1e-2, 32)
+    monkeypatch.setattr(study, "draw_rows", lambda labels, count, draw: np.arange(16))
+    general, found = [f"it is said that {text}" for text in TEXTS], {}
+    for way in ("together", "alone"):
+        monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / way))
+        shared = study.Prepared()
+        for method in ("mixed", "tfidf", "dann", "domain_fusion", "source_only"):
+            job = study.Job("screening", "amazon", method, "books", "electronics", 0, 200)
+            prepared = shared if way == "together" else study.Prepared()
+            entry = study.run_job(job, budget, tiny_data(), general, prepared)
+            found[way, method] = (
+                entry["label_free_scores"],
+                entry["correct"],
+                [stage["key"] for stage in entry["stages"]],
+            )
+    for method in ("mixed", "tfidf", "dann", "domain_fusion", "source_only"):
+        assert found["together", method] == found["alone", method]

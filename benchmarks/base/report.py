@@ -40,21 +40,30 @@ def table(records: list[dict[str, Any]]) -> str:
             "| base | saw | method | in-domain | transfer | gap |",
             "|---|---|---|---|---|---|",
         ]
+        first = here[0]["base"]
         for base in dict.fromkeys(record["base"] for record in here):
             for method, name in METHODS.items():
                 own = [r for r in here if r["base"] == base and r["method"] == method]
-                if not own or (method == "tfidf" and base != here[0]["base"]):
+                if not own or (method == "tfidf" and base != first):
                     continue
-                inside = 100 * float(np.mean([r["accuracy"] for r in own if r["source"] == r["target"]]))
-                outside = 100 * float(np.mean([r["accuracy"] for r in own if r["source"] != r["target"]]))
-                who = ("", "") if method == "tfidf" else (f"`{Path(base).name}`", ", ".join(own[0]["base_saw"]))
-                count = len({r["source"] for r in own})
-                lines.append(
-                    f"| {who[0]} | {who[1]} | {name} ({count} sources) | {inside:.1f} | {outside:.1f} "
-                    f"| {inside - outside:+.1f} |"
-                )
+                sources = {r["source"] for r in own}
+                beside = [r for r in here if r["base"] == first and r["method"] == method and r["source"] in sources]
+                lines.append(_row(own, name))
+                if base != first and len(beside) == len(own):  # the same sources, or the means are of other rows
+                    lines.append(_row(beside, name))
         lines.append("")
     return "\n".join(lines)
+
+
+def _row(own: list[dict[str, Any]], name: str) -> str:
+    """Return one line: means over the sources that one base and method have."""
+    inside = 100 * float(np.mean([r["accuracy"] for r in own if r["source"] == r["target"]]))
+    outside = 100 * float(np.mean([r["accuracy"] for r in own if r["source"] != r["target"]]))
+    base, saw = f"`{Path(own[0]['base']).name}`", ", ".join(own[0]["base_saw"])
+    who = ("", "") if own[0]["method"] == "tfidf" else (base, saw)
+    sources = sorted({r["source"] for r in own})
+    shown = f"{len(sources)} sources" if len(sources) > 2 else f"from {' and '.join(sources)} alone"
+    return f"| {who[0]} | {who[1]} | {name} ({shown}) | {inside:.1f} | {outside:.1f} | {inside - outside:+.1f} |"
 
 
 def work_per_token(setting: dict[str, Any]) -> float:
@@ -79,14 +88,17 @@ def speeds() -> str:
         f"bf16, those of the bases' own shapes at {min(own):.0f} to {max(own):.0f}; copying moves "
         f"{known['copy_tb_s']:.1f} TB/s.",
         "",
-        "| base | tokens a second | MFLOP a token | TFLOP/s | of the matmul rate |",
-        "|---|---:|---:|---:|---:|",
+        "| base | tokens read | passes over the corpus | tokens/s | MFLOP a token | TFLOP/s | of the matmul rate |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name in ("mini", "mini-gptj"):
         facts = json.loads((BASES / name / "training.json").read_text(encoding="utf8"))
         work, rate = work_per_token(facts["setting"]), facts["tokens_per_second"]
         done = work * rate / 1e12
-        lines.append(f"| `{name}` | {rate:,} | {work / 1e6:.1f} | {done:.0f} | {done / best:.0%} |")
+        lines.append(
+            f"| `{name}` | {facts['tokens'] / 1e6:,.0f} M | {facts['epochs']:.1f} | {rate:,} | {work / 1e6:.1f} "
+            f"| {done:.0f} | {done / best:.0%} |"
+        )
     return "\n".join(lines)
 
 

@@ -212,7 +212,12 @@ def test_kills_anywhere_end_in_the_table_of_the_undisturbed_run(
     assert len(kinds) == len(others) - 1, kinds
 
 
+def children_of(process: int) -> list[str]:
+    return Path(f"/proc/{process}/task/{process}/children").read_text(encoding="utf8").split()
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the workers in /proc")
 def test_a_killed_command_with_two_processes_goes_on(
     tiny_base: Callable[[str], Path], tmp_path: Path, done: Any
 ) -> None:
@@ -223,9 +228,15 @@ def test_a_killed_command_with_two_processes_goes_on(
     running = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while running.poll() is None and len(read_records(out / RECORDS)) < 3:
         time.sleep(0.05)
+    workers = children_of(running.pid)
     running.kill()
     running.wait()
     assert len(read_records(out / RECORDS)) < 12
+    assert len(workers) >= 2
+    until = time.monotonic() + 30
+    while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 0, again.stderr[-3000:]
     _, folder = done

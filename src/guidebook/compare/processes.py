@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -21,7 +22,7 @@ def work_in_processes(comparison: Comparison, folder: Path, processes: int, shar
         RunError: as `work`, or a process was killed.
     """
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and the device's state
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
         futures = [pool.submit(_work, comparison, folder, share, number, processes) for number in range(processes)]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
@@ -30,6 +31,17 @@ def work_in_processes(comparison: Comparison, folder: Path, processes: int, shar
                     future.result()
         except BrokenProcessPool as error:
             raise RunError("A process was killed. The same command goes on from the records.") from error
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, killed or not: its queue would never tell."""
+
+    def watch() -> None:
+        if (parent := multiprocessing.parent_process()) is not None:
+            parent.join()
+            os._exit(1)  # records and stages are complete or absent, as after any kill
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work(comparison: Comparison, folder: Path, share: Share | None, number: int, processes: int) -> None:

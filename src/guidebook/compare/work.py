@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
 import resource
 import sys
 import time
@@ -67,7 +66,7 @@ def work(comparison: Comparison, folder: Path, share: Share | None = None, liste
         InputError: data or recipe are wrong, or the folder holds records of another base.
         RunError: the disk is full.
     """
-    listener, share, parent = listener or Listener(), share or Share(), os.getppid()
+    listener, share = listener or Listener(), share or Share()
     groups: dict[str, list[Job]] = {}
     for job in comparison.jobs():
         groups.setdefault(_group_key(job.group), []).append(job)
@@ -79,8 +78,6 @@ def work(comparison: Comparison, folder: Path, share: Share | None = None, liste
                 if claimed and (todo := _without_record(jobs, folder)):
                     _run_group(comparison, todo, folder, listener)
                     worked = True
-            if os.getppid() != parent:  # whoever started this process is gone
-                return
         if not worked:
             time.sleep(WAIT)
 

@@ -42,7 +42,7 @@ from guidebook.recipe import Recipe
 from guidebook.training.engine import Engine, head_from
 from guidebook.training.listener import Listener
 from guidebook.training.material import Material
-from guidebook.training.prediction import Rows, _averaged, make_rows
+from guidebook.training.prediction import Rows, averaged, make_rows
 from guidebook.training.run import Run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -146,14 +146,14 @@ class Looked:
 
     def pooled(self, rows: Rows) -> Floats:
         """Return pooled rows (N, H), as `Engine.pooled` does."""
-        return _averaged(self._windows(rows), rows)
+        return averaged(self._windows(rows), rows)
 
     def probe(self, tensors: Mapping[str, Any], rows: Rows) -> Floats:
         """Return probabilities (N, C) of a head, as `Engine.probe` does: the mean over a text's windows."""
         head: Any = head_from(tensors, self.pooling).head
         with torch.no_grad():
             found = head(torch.tensor(self._windows(rows)).float()).float().softmax(-1)
-        return _averaged(found.numpy().astype(np.float64), rows)
+        return averaged(found.numpy().astype(np.float64), rows)
 
     def latest(self, rows: Rows) -> Floats:
         """No stage is trained here."""

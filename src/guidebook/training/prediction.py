@@ -124,7 +124,7 @@ def _hidden(
                 listener.advance("predict", start)
 
 
-def _averaged(values: np.ndarray, rows: Rows) -> np.ndarray:
+def averaged(values: np.ndarray, rows: Rows) -> np.ndarray:
     """Return the mean over each text's windows, weighted by their tokens: (W, D) -> (N, D)."""
     weights = rows.tokens.lengths.astype(np.float64)
     total = np.zeros((len(rows.texts), values.shape[1]))
@@ -167,7 +167,7 @@ def pooled_rows(host: Host, rows: Rows, pooling: str, dtype: str = "auto") -> np
 def _of_rows(found: list[tuple[np.ndarray, np.ndarray]], rows: Rows) -> np.ndarray:
     """Return values per text (N, D), or per word (K, D), from those of windows (B, D), or of tokens (B, T, D)."""
     if rows.places is None:
-        return _averaged(_in_order(found, len(rows.tokens)), rows)
+        return averaged(_in_order(found, len(rows.tokens)), rows)
     values = np.zeros((len(rows.places), found[0][1].shape[2]))
     order = np.argsort(rows.places[:, 0], kind="stable")
     bounds = np.searchsorted(rows.places[order, 0], np.arange(len(rows.tokens) + 1))

@@ -31,6 +31,8 @@ CATALOGUE = HERE.parent / "catalogue"
 PICKED_FROM = ("records.jsonl", "withdrawn.jsonl")
 """The catalogue's runs, and those that it took back because they collapsed: what a rule of choice must not fall for."""
 FUSION = "domain_fusion"
+ENOUGH = 30
+"""Candidates in a cell from which on a choice among them says something."""
 AT_CHANCE = 0.6
 """Source accuracy under which a candidate of two classes has learned next to nothing."""
 Z90 = 1.6448536269514722
@@ -131,9 +133,10 @@ def _about(usable: Sequence[tuple[list[Record], list[Candidate]]], about: str) -
         f"{len(usable)} cells (direction and draw), {', '.join(f'{count} test rows' for count in rows)} each. {about} "
         + "Candidates with scores in a cell: "
         + ", ".join(f"{count} (in {number} cells)" for count, number in sorted(counts.items()))
-        + f", fewer than the 30 that were asked for: {', '.join(f'`{name}`' for name in names)}.",
+        + (f", which is few (under {ENOUGH})" if max(counts) < ENOUGH else "")
+        + f": {', '.join(f'`{name}`' for name in names)}.",
         "",
-        f"Bad ones are among them. Under {100 * AT_CHANCE:.0f} % even on the source: "
+        f"Under {100 * AT_CHANCE:.0f} % even on the source: "
         + (", ".join(f"`{name}` in {count} cells" for name, count in weak.items()) or "none")
         + ".",
     ]

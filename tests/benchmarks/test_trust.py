@@ -187,7 +187,7 @@ def test_correlations_are_turned_so_that_higher_is_better_and_bad_candidates_are
     assert "dann" not in {candidate.name for candidate in report.able(report.scored(cells[0]))}
     said = report.picks_page(scored_records())
     assert "few_target_labels" not in said
-    assert "4 (in 3 cells), fewer than the 30" in said
+    assert "4 (in 3 cells), which is few (under 30)" in said
     assert "`dann` in 3 cells" in said
     assert "`tfidf` trains no stage" in said
     assert "100.0" in said

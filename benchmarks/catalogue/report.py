@@ -246,12 +246,12 @@ def page(records: Sequence[Record]) -> str:
         names = ", ".join(f"`{name}`" for name in chosen) or "the screening is not complete"
         lines += [
             "",
-            f"### Base `{Path(base).name}`",
+            f"### Base `{Path(base).name}`, adapter `{spent['adapter']}`",
             "",
             f"{len(group)} runs, {hours:.1f} hours; {spent['fuse_tokens']:,} tokens per stage that models text, "
-            f"{spent['epochs']:g} epochs, {spent['test_rows']:,} test rows per target. Fingerprint "
-            f"`{fingerprint[:12]}`; the base has seen: {', '.join(saw) or 'unknown'}. Placebo: `{PLACEBO}`. Finalists, "
-            f"chosen by {' and '.join(CHOSEN_BY)}: {names}.",
+            f"{spent['epochs']:g} epochs, learning rate {spent['task_rate']:g}, {spent['test_rows']:,} test rows per "
+            f"target. Fingerprint `{fingerprint[:12]}`; the base has seen: {', '.join(saw) or 'unknown'}. Placebo: "
+            f"`{PLACEBO}`. Finalists, chosen by {' and '.join(CHOSEN_BY)}: {names}.",
         ]
         for phase in TITLES:
             lines += section(phase, [record for record in group if record["phase"] == phase])

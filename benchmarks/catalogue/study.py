@@ -58,6 +58,7 @@ CHOSEN_BY = ("nuclear_norm", "source_accuracy")
 """Label-free scores whose mean rank over the screening's cells chooses the finalists."""
 FINALISTS = 3
 SHIFTS = {"85/15": 0.85, "50/50": 0.5}
+ADAPTERS: dict[str, dict[str, Any]] = {"houlsby": {"kind": "houlsby", "reduction": 4}, "lora": {"kind": "lora"}}
 FEW = 30
 Record = dict[str, Any]
 
@@ -88,6 +89,8 @@ class Budget:
     """What the study spends, and on which base."""
 
     base: str = "mini"
+    adapter: str = "houlsby"
+    """One of ADAPTERS."""
     fuse_tokens: int = 400_000
     epochs: float = 8
     test_rows: int = 1000
@@ -223,7 +226,7 @@ def recipe_for(job: Job, budget: Budget, data: Data, general: list[str], folder:
         targets=[target if name == job.target else Domain(name, **data.pool(name)) for name in targets],
         general=[Domain("wikipedia", texts=general)],
         task={"max_length": budget.max_length},
-        adapter={"kind": "houlsby", "reduction": 4},
+        adapter=ADAPTERS[budget.adapter],
         method=method_of(job, data, target, source, folder),
         train={
             "max_length": budget.max_length,
@@ -248,7 +251,7 @@ def run_job(job: Job, budget: Budget, data: Data, general: list[str], prepared: 
     found = outcome.predictions["target"]
     corpus = material.corpus
     material.corpus = replace(corpus, targets=(target,))  # what is said without labels is said of it alone
-    free = label_free_scores(material, engine, outcome) if outcome.stages else {"scores": {}}
+    free = label_free_scores(material, engine, outcome) if outcome.stages else {"scores": {}, "estimates": {}}
     material.corpus = corpus
     engine.clear()
     engine.host.check_base()
@@ -261,6 +264,7 @@ def run_job(job: Job, budget: Budget, data: Data, general: list[str], prepared: 
         "correct": "".join("01"[int(hit)] for hit in found.argmax(1) == gold),
         "label_free": getattr(recipe.method, "label_free", True),
         "label_free_scores": free["scores"],
+        "estimates": free["estimates"],
         "notes": outcome.notes,
         "stages": [{"key": t.key, "cached": t.cached, **t.figures} for t in outcome.stages],
         "recipe": without_folders(recipe.resolved()),
@@ -308,8 +312,8 @@ def main() -> None:
     parser.add_argument("--share", type=Share.of, default=Share(), help="part of the work, for example 2/4")
     parser.add_argument("--threads", type=int, default=2)
     for item in Budget.__dataclass_fields__.values():
-        kind = type(item.default)
-        parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default)
+        kind, known = type(item.default), list(ADAPTERS) if item.name == "adapter" else None
+        parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default, choices=known)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     budget = Budget(**{name: getattr(options, name) for name in Budget.__dataclass_fields__})

@@ -49,7 +49,14 @@ def record(
         "draw": draw,
         "labels": 200,
         "shift": "",
-        "budget": {"base": "mini", "fuse_tokens": 1, "epochs": 1, "test_rows": 200},
+        "budget": {
+            "base": "mini",
+            "adapter": "lora",
+            "fuse_tokens": 1,
+            "epochs": 1,
+            "task_rate": 1e-3,
+            "test_rows": 200,
+        },
         "rows": 200,
         "correct": marks,
         "accuracy": marks.count("1") / 200,
@@ -188,7 +195,7 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
     monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(study, "SCREENED", (("books", "electronics"),))
     monkeypatch.setattr(study, "draw_rows", lambda labels, count, draw: np.arange(16))
-    budget = study.Budget(str(tiny_base("bert")), 200, 1, 10, 4, 1e-2, 1e-2, 32)
+    budget = study.Budget(str(tiny_base("bert")), "lora", 200, 1, 10, 4, 1e-2, 1e-2, 32)
     methods = ["source_only", "tfidf", "guided", "teacher", "few_target_labels", "mixed"]
     options = argparse.Namespace(
         records=tmp_path / "records.jsonl", methods=methods, phases=["screening"], share=Share()
@@ -220,7 +227,7 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
 
 
 def test_a_cell_that_is_prepared_once_gives_what_fresh_ones_give(tiny_base, tmp_path, monkeypatch) -> None:
-    budget = study.Budget(str(tiny_base("bert")), 200, 1, 10, 4, 1e-2, 1e-2, 32)
+    budget = study.Budget(str(tiny_base("bert")), "lora", 200, 1, 10, 4, 1e-2, 1e-2, 32)
     monkeypatch.setattr(study, "draw_rows", lambda labels, count, draw: np.arange(16))
     general, found = [f"it is said that {text}" for text in TEXTS], {}
     for way in ("together", "alone"):

@@ -44,6 +44,7 @@ RATES = {
     "full": (1e-5, 3e-5, 1e-4, 3e-4),
 }
 SHARES = (0.0, 0.1, 0.3)
+DOMAINS = ("calls", "filings")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Run:
 def runs(base: str, tokens: int, seeds: int) -> Iterator[Run]:
     """Yield the runs, those that answer most first: every kind at its middle rates, then the rest of the grid."""
     for seed in range(seeds):
-        for place, domain in itertools.product((1, 2, 0, 3), ("calls", "filings")):
+        for place, domain in itertools.product((1, 2, 0, 3), DOMAINS):
             for kind, rates in RATES.items():
                 yield Run(domain, kind, rates[place], 0.0, tokens, base, seed)
         for share, place in itertools.product(SHARES[1:], (1, 2, 0, 3)):
@@ -167,6 +168,7 @@ def main() -> None:
     parser.add_argument("--measured", type=int, default=40, help="held-out documents that are measured at most")
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--domains", nargs="*", default=list(DOMAINS), choices=DOMAINS)
     parser.add_argument("--minutes", type=float, default=60.0, help="no run is started after so many")
     parser.add_argument("--share", type=Share.of, default=Share(), help="part of the runs, for example 2/4")
     parser.add_argument("--threads", type=int, default=2)
@@ -177,7 +179,7 @@ def main() -> None:
     torch.set_num_threads(settings.threads)
     done = {json.dumps(record["run"], sort_keys=True) for record in read_records(settings.records)}
     began, count = time.monotonic(), 0
-    every = list(runs(settings.base, settings.tokens, settings.seeds))
+    every = [run for run in runs(settings.base, settings.tokens, settings.seeds) if run.domain in settings.domains]
     for run in every[settings.share.part - 1 :: settings.share.parts]:
         if json.dumps(asdict(run), sort_keys=True) in done:
             continue

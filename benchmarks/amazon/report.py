@@ -28,18 +28,21 @@ COMPARISONS = (
     ("target", "source+targets", "target text alone minus fusion"),
     ("none", "tf-idf", "an adapter on the source's labels minus tf-idf"),
 )
+KINDS = {"full": "all weights", "houlsby": "Houlsby adapters", "lora": "LoRA"}
+TWO_STEP = "source+targets"
 
 Record = dict[str, Any]
 
 
-def groups(records: list[Record]) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
-    """Yield (base, labels, kind, rest) and the records of the main runs; bases and budgets are never mixed."""
+def groups(records: list[Record], by_kind: bool = True) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
+    """Yield (base, labels, kind or "", rest) and the records of the main runs; bases and budgets are never mixed."""
     found: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in records:
         if record["phase"] in ("few", "all"):
             budget = tuple(sorted(record["budget"].items()))
             rest = (record["base_fingerprint"], budget)
-            found[record["budget"]["base"], record["labels"], record["kind"], rest].append(record)
+            kind = record["kind"] if by_kind else ""
+            found[record["budget"]["base"], record["labels"], kind, rest].append(record)
     yield from found.items()
 
 
@@ -49,16 +52,21 @@ def hits(record: Record) -> np.ndarray:
 
 
 def compare(records: list[Record], better: str, worse: str) -> tuple[Interval, float, int] | None:
-    """Return the paired difference with its 95 % interval, the smallest detectable one, and the directions it rests on.
+    """Return the paired difference of two arms, see `paired`."""
+    return paired(*([record for record in records if record["arm"] == arm] for arm in (better, worse)))
 
-    Only directions and draws in which both arms have a record take part.
+
+def paired(better: list[Record], worse: list[Record]) -> tuple[Interval, float, int] | None:
+    """Return the paired difference with its 95 % interval, the smallest detectable one, and the cells it rests on.
+
+    Only directions and draws that both have a record of take part; None where these have fewer than two sources.
     """
-    found = {(r["arm"], r["source"], r["target"], r["draw"]): hits(r) for r in records}
-    cells = []
-    for (arm, source, target, draw), values in found.items():
-        other = found.get((worse, source, target, draw))
-        if arm == better and other is not None:
-            cells.append((source, draw, target, values - other))
+    others = {(r["source"], r["target"], r["draw"]): hits(r) for r in worse}
+    cells = [
+        (r["source"], r["draw"], r["target"], hits(r) - others[r["source"], r["target"], r["draw"]])
+        for r in better
+        if (r["source"], r["target"], r["draw"]) in others
+    ]
     if len({cell[0] for cell in cells}) < 2:
         return None
     interval = bootstrap_groups(cells)
@@ -91,16 +99,48 @@ def table(records: list[Record]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for better, worse, what in COMPARISONS:
-        found = compare(records, better, worse)
-        if found:
-            interval, detectable, cells_count = found
-            low, high = 100 * interval.low, 100 * interval.high
-            word = "within noise" if low <= 0 <= high else ("higher" if low > 0 else "lower")
-            lines.append(
-                f"| {what} | {100 * interval.estimate:+.1f} | {low:+.1f} … {high:+.1f} | {100 * detectable:.1f} "
-                f"| {cells_count} | {word} |"
-            )
+        if found := compare(records, better, worse):
+            lines.append(f"| {what} | {_row(found)} |")
     return lines
+
+
+def _row(found: tuple[Interval, float, int]) -> str:
+    interval, detectable, cells = found
+    low, high = 100 * interval.low, 100 * interval.high
+    word = "within noise" if low <= 0 <= high else ("higher" if low > 0 else "lower")
+    return f"{100 * interval.estimate:+.1f} | {low:+.1f} … {high:+.1f} | {100 * detectable:.1f} | {cells} | {word}"
+
+
+def two_by_two(records: list[Record]) -> list[str]:
+    """Return what is trained against how, on the cells that every pair compared has: the claim of the root paper."""
+    found: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        if record["arm"] in ("none", TWO_STEP):
+            found[record["kind"], record["arm"]].append(record)
+    kinds = [kind for kind in KINDS if any(name == kind for name, _ in found)]
+    wanted = [
+        *(((kind, TWO_STEP), (kind, "none"), f"{KINDS[kind]}: two-step minus the task alone") for kind in kinds),
+        *(
+            ((kind, arm), ("full", "none"), f"{KINDS[kind]}, {how}, minus all weights, the task alone")
+            for kind in kinds
+            if kind != "full"
+            for arm, how in (("none", "the task alone"), (TWO_STEP, "two-step"))
+        ),
+        *((("lora", arm), ("houlsby", arm), f"LoRA minus Houlsby adapters, {how}")
+          for arm, how in (("none", "the task alone"), (TWO_STEP, "two-step"))),
+    ]  # fmt: skip
+    rows = [
+        f"| {what} | {_row(difference)} |"
+        for better, worse, what in wanted
+        if (difference := paired(found[better], found[worse]))
+    ]
+    if len(kinds) < 2 or not rows:
+        return []
+    return [
+        "| difference, points | estimate | 95 % interval | smallest detectable | cells | |",
+        "|---|---|---|---|---|---|",
+        *rows,
+    ]
 
 
 def page(records: list[Record]) -> str:
@@ -129,6 +169,10 @@ def page(records: list[Record]) -> str:
             f"Base fingerprint `{first['base_fingerprint'][:12]}`; the base has seen: {saw}.",
             *table(group),
         ]
+    for (base, labels, *_), group in groups(records, by_kind=False):
+        if found := two_by_two(group):
+            title = f"### What is trained against how, {labels} source labels, base `{base}`"
+            lines += ["", title, "", *found]
     return "\n".join(lines) + "\n"
 
 

@@ -60,6 +60,8 @@ FINALISTS = 3
 SHIFTS = {"85/15": 0.85, "50/50": 0.5}
 ADAPTERS: dict[str, dict[str, Any]] = {"houlsby": {"kind": "houlsby", "reduction": 4}, "lora": {"kind": "lora"}}
 FEW = 30
+LEVEL = 0.9
+"""Of the intervals of guessed accuracies."""
 Record = dict[str, Any]
 
 
@@ -251,7 +253,9 @@ def run_job(job: Job, budget: Budget, data: Data, general: list[str], prepared: 
     found = outcome.predictions["target"]
     corpus = material.corpus
     material.corpus = replace(corpus, targets=(target,))  # what is said without labels is said of it alone
-    free = label_free_scores(material, engine, outcome) if outcome.stages else {"scores": {}, "estimates": {}}
+    free: Record = {"scores": {}, "estimates": {}}
+    if outcome.stages:
+        free = label_free_scores(material, engine, outcome, LEVEL)
     material.corpus = corpus
     engine.clear()
     engine.host.check_base()

@@ -26,13 +26,13 @@ LM_ROWS = 48
 
 
 def label_free(
-    material: Material, engine: Engine, outcomes: Sequence[Outcome]
+    material: Material, engine: Engine, outcomes: Sequence[Outcome], level: float = 0.95
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Return what stands under "scores" in guidebook.json, and the known rows that strange ones are told by.
 
     Everything is computed on a sample of the target's pool and on held-out source rows. No target label is read;
     methods that read them are left out. Without held-out source rows only what needs none is there, and nothing where
-    words are labelled: the scores are those of whole rows.
+    words are labelled: the scores are those of whole rows. `level` is that of the estimates' intervals.
     """
     corpus = material.corpus
     if material.words:
@@ -50,7 +50,7 @@ def label_free(
     known = _kept("source", [engine.pooled(material.rows(population)) for population in corpus.sources])
     for target in corpus.targets:
         here = [o for o in outcomes if o.target == target.name and "oracle" not in o.arm]
-        entry, rows = _target(target, (material, engine), here, gold)
+        entry, rows = _target(target, (material, engine), here, gold, level)
         facts["targets"].append(entry)
         known |= _kept(f"target {target.name}", [rows])
     return facts, known
@@ -80,7 +80,7 @@ def broken_assumptions(method: object, scores: Mapping[str, Any]) -> dict[str, l
 
 
 def _target(
-    target: Population, made: tuple[Material, Engine], outcomes: Sequence[Outcome], gold: Ints | None
+    target: Population, made: tuple[Material, Engine], outcomes: Sequence[Outcome], gold: Ints | None, level: float
 ) -> tuple[dict[str, Any], Floats]:
     """Return the entry of one target and pooled rows of a sample of its pool."""
     material, engine = made
@@ -111,7 +111,9 @@ def _target(
     }
     found = {arm: validate(source or Seen(there.probabilities), there) for arm, (source, there) in sees.items()}
     guesses = {
-        arm: {name: vars(interval) for name, interval in estimates(source, there, seed=engine.seed).items()}
+        arm: {
+            name: vars(interval) for name, interval in estimates(source, there, seed=engine.seed, level=level).items()
+        }
         for arm, (source, there) in sees.items()
         if source is not None
     }

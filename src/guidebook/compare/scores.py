@@ -16,13 +16,14 @@ GENERAL_ROWS = 64
 """Pieces of general text that are read to measure forgetting."""
 
 
-def label_free_scores(material: Material, engine: Engine, outcome: Outcome) -> dict[str, Any]:
+def label_free_scores(material: Material, engine: Engine, outcome: Outcome, level: float = 0.95) -> dict[str, Any]:
     """Return the scores and estimates of one trained candidate, for its record.
 
     Scores say which way is better, so that a record can be read without this version of the table. What needs several
-    candidates or seeds at once is not there, nor are scores of a candidate that reads target labels.
+    candidates or seeds at once is not there, nor are scores of a candidate that reads target labels. `level` is that of
+    the estimates' intervals.
     """
-    found, _ = label_free(material, engine, [outcome])
+    found, _ = label_free(material, engine, [outcome], level)
     entries = [target for target in found["targets"] if target["name"] == outcome.target]
     if not entries:
         return {"scores": {}, "estimates": {}}

@@ -33,6 +33,7 @@ def module(name: str) -> Any:
 
 study = module("study")
 report = module("report")
+guessing, picking = sys.modules["trust.guessing"], sys.modules["trust.picking"]
 CELLS = (("books", "dvd", 0), ("books", "dvd", 1), ("kitchen", "books", 0))
 
 
@@ -83,7 +84,7 @@ def test_looked_up_rows_and_predictions_are_those_of_the_engine(world: Any) -> N
 def test_a_record_holds_guesses_and_what_they_try_to_tell(world: Any) -> None:
     job = study.Job("tfidf", "books", "dvd", 1, 16, "85/15")
     found = study.run_job(job, world)
-    assert set(found["estimates"]) == set(report.NAMES) - {"em", "confusion"}
+    assert set(found["estimates"]) == set(guessing.NAMES) - {"em", "confusion"}
     assert found["estimates"]["same_as_source"]["estimate"] == found["source_accuracy"]
     assert found["pool_share"] == pytest.approx(0.85, abs=0.06)
     assert found["test_share"] == found["pool_share"]
@@ -136,9 +137,9 @@ def scored_record(method: str, cell: tuple[str, str, int], marks: str, **scores:
         "draw": cell[2],
         "budget": {"base": "mini"},
         "base_fingerprint": "abc",
-        "label_free": method not in report.TAKES_LABELS,
+        "label_free": method not in picking.TAKES_LABELS,
         "label_free_scores": {
-            name: {"value": value, "higher_is_better": report.VALIDATORS[name].higher_is_better}
+            name: {"value": value, "higher_is_better": picking.VALIDATORS[name].higher_is_better}
             for name, value in scores.items()
         },
         "correct": marks,
@@ -157,12 +158,12 @@ def scored_records() -> list[dict[str, Any]]:
 
 
 def test_regret_is_what_a_loop_over_both_halves_finds() -> None:
-    (_, cells), *others = report.cells_of(scored_records())
+    (_, cells), *others = picking.cells_of(scored_records())
     assert not others
     assert len(cells) == 3
-    candidates = report.scored(cells[0])
+    candidates = picking.scored(cells[0])
     assert {candidate.name for candidate in candidates} == {"source_only", "domain_fusion", "dann", "mixed"}
-    found = report.regrets(candidates)
+    found = picking.regrets(candidates)
     right = {candidate.name: candidate.correct for candidate in candidates}
     halves = np.array_split(np.random.default_rng(0).permutation(60), 2)
     oracle = dict.fromkeys((*right, "random"), 0.0)
@@ -181,10 +182,10 @@ def test_regret_is_what_a_loop_over_both_halves_finds() -> None:
 
 
 def test_correlations_are_turned_so_that_higher_is_better_and_bad_candidates_are_named() -> None:
-    (_, cells), *_ = report.cells_of(scored_records())
-    found = report.correlations(report.scored(cells[0]))
+    (_, cells), *_ = picking.cells_of(scored_records())
+    found = picking.correlations(picking.scored(cells[0]))
     assert found["entropy"] == found["source_accuracy"] > 0
-    assert "dann" not in {candidate.name for candidate in report.able(report.scored(cells[0]))}
+    assert "dann" not in {candidate.name for candidate in picking.able(picking.scored(cells[0]))}
     said = report.picks_page(scored_records())
     assert "few_target_labels" not in said
     assert "4 (in 3 cells), which is few (under 30)" in said
@@ -196,8 +197,8 @@ def test_correlations_are_turned_so_that_higher_is_better_and_bad_candidates_are
 
 def test_the_chance_of_test_rows_widens_an_interval_and_never_narrows_it() -> None:
     guess = {"estimate": 0.7, "low": 0.68, "high": 0.72}
-    assert report.held(guess, 0.71)
-    assert report.held(guess, 0.71, 1000)
-    assert not report.held(guess, 0.74)
-    assert report.held(guess, 0.74, 200)
-    assert not report.held(guess, 0.9, 200)
+    assert guessing.held(guess, 0.71)
+    assert guessing.held(guess, 0.71, 1000)
+    assert not guessing.held(guess, 0.74)
+    assert guessing.held(guess, 0.74, 200)
+    assert not guessing.held(guess, 0.9, 200)

@@ -1,0 +1,168 @@
+"""What label-free scores are worth as rankers and pickers of methods, from the catalogue's records."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guidebook.evaluation.picks import FLAGSHIP, ORACLE, RANDOM, Candidate, oriented, picks
+from guidebook.evaluation.ranking import rank_correlation
+from guidebook.evaluation.validators import VALIDATORS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from catalogue.study import TAKES_LABELS, TWIN
+from trust.intervals import Record, over_cells, over_sources
+
+FUSION = "domain_fusion"
+ENOUGH = 30
+"""Candidates in a cell from which on a choice among them says something."""
+AT_CHANCE = 0.6
+"""Source accuracy under which a candidate of two classes has learned next to nothing."""
+
+
+def cells_of(records: Sequence[Record]) -> Iterator[tuple[tuple[Any, ...], list[list[Record]]]]:
+    """Yield (phase, labels, shift, base, budget) and its cells: records of all methods that read no target label."""
+    found: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record["label_free"] and record["method"] not in TAKES_LABELS:
+            budget = tuple(sorted(record["budget"].items()))
+            group = (record["phase"], record["labels"], record["shift"], record["base_fingerprint"], budget)
+            found[group][record["source"], record["target"], record["draw"]].append(record)
+    for group, cells in found.items():
+        yield group, list(cells.values())
+
+
+def scored(cell: Sequence[Record]) -> list[Candidate]:
+    """Return the candidates of a cell that have scores; methods without a stage have none."""
+    return [
+        Candidate(record["method"], hits(record), None, oriented(record["label_free_scores"]))
+        for record in cell
+        if record["label_free_scores"]
+    ]
+
+
+def hits(record: Record) -> np.ndarray:
+    """Return whether each test row was right (N,)."""
+    return np.array([mark == "1" for mark in record["correct"]])
+
+
+def correlations(cell: Sequence[Candidate]) -> dict[str, float]:
+    """Return each validator's rank correlation with target accuracy over the candidates that have it."""
+    found = {}
+    for name in VALIDATORS:
+        known = [candidate for candidate in cell if name in candidate.scores]
+        if len(known) > 2:
+            value = rank_correlation([c.scores[name] for c in known], [float(c.correct.mean()) for c in known])
+            if value is not None:
+                found[name] = value
+    return found
+
+
+def able(cell: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates whose source accuracy is above chance; no target label is needed to know them."""
+    return [candidate for candidate in cell if candidate.scores.get("source_accuracy", 0) >= AT_CHANCE]
+
+
+def regrets(cell: Sequence[Candidate]) -> dict[str, float]:
+    """Return what each rule loses against the oracle, 0..1.
+
+    The oracle is chosen on one half of the test rows and scored on the other, both ways round; a rule that reads no
+    test row scores the same on the halves together as on all rows.
+    """
+    found = {rule: pick.regret for rule, pick in picks(cell, FUSION).items() if rule != ORACLE}
+    found[f"always `{FUSION}`"] = found.pop(FLAGSHIP, math.nan)
+    twin = picks(cell, TWIN).get(FLAGSHIP)
+    found[f"always `{TWIN}`"] = twin.regret if twin else math.nan
+    return {rule: value for rule, value in found.items() if not math.isnan(value)}
+
+
+def picks_page(records: Sequence[Record]) -> str:
+    """Return the tables of validators as rankers and pickers, one pair for each group of records."""
+    lines: list[str] = []
+    for (phase, labels, shift, fingerprint, budget), cells in cells_of(records):
+        usable = [(cell, scored(cell)) for cell in cells]
+        usable = [(cell, candidates) for cell, candidates in usable if len(candidates) > 2]
+        if usable:
+            title = f"### {phase}{f', {shift}' if shift else ''}, {labels or 'all'} source labels"
+            about = f"Base `{dict(budget)['base']}`, fingerprint `{fingerprint[:12]}`."
+            lines += ["", title, "", *_about(usable, about), "", *_ranking(usable), "", *_regrets(usable)]
+    return "\n".join(lines) + "\n" if lines else "No record yet.\n"
+
+
+def _about(usable: Sequence[tuple[list[Record], list[Candidate]]], about: str) -> list[str]:
+    counts = Counter(len(candidates) for _, candidates in usable)
+    rows = sorted({len(record["correct"]) for cell, _ in usable for record in cell})
+    names = dict.fromkeys(candidate.name for _, candidates in usable for candidate in candidates)
+    weak = Counter(c.name for _, cell in usable for c in cell if c not in able(cell))
+    bare = dict.fromkeys(r["method"] for cell, _ in usable for r in cell if not r["label_free_scores"])
+    lines = [
+        f"{len(usable)} cells (direction and draw), {', '.join(f'{count} test rows' for count in rows)} each. {about} "
+        + "Candidates with scores in a cell: "
+        + ", ".join(f"{count} (in {number} cells)" for count, number in sorted(counts.items()))
+        + (f", which is few (under {ENOUGH})" if max(counts) < ENOUGH else "")
+        + f": {', '.join(f'`{name}`' for name in names)}.",
+        "",
+        f"Under {100 * AT_CHANCE:.0f} % even on the source: "
+        + (", ".join(f"`{name}` in {count} cells" for name, count in weak.items()) or "none")
+        + ".",
+    ]
+    for method in bare:
+        values = [
+            (float(hits(record).mean()), picks(candidates, TWIN)[ORACLE].accuracy)
+            for cell, candidates in usable
+            for record in cell
+            if record["method"] == method
+        ]
+        mine, oracle = np.mean(values, axis=0)
+        lines.append(
+            f"`{method}` trains no stage and its records have no scores, so no rule could take it; its mean accuracy "
+            f"is {100 * mine:.1f}, the oracle's choice among the others {100 * oracle:.1f} ({len(values)} cells)."
+        )
+    return lines
+
+
+def _ranking(usable: Sequence[tuple[list[Record], list[Candidate]]]) -> list[str]:
+    everyone = [correlations(candidates) for _, candidates in usable]
+    chosen = [correlations(able(candidates)) for _, candidates in usable]
+    lines = [
+        "| validator | rank correlation, all candidates | 95 % interval | cells | without those at chance "
+        "| 95 % interval | cells |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows = []
+    for name in VALIDATORS:
+        parts, first = [], -math.inf
+        for found in (everyone, chosen):
+            values = [cell[name] for cell in found if name in cell]
+            if not values:
+                parts.append("— | — | 0")
+                continue
+            interval = over_cells(values)
+            first = interval.estimate if first == -math.inf else first
+            parts.append(f"{interval.estimate:+.2f} | {interval.low:+.2f} … {interval.high:+.2f} | {len(values)}")
+        if first > -math.inf:
+            rows.append((first, f"| `{name}` | {' | '.join(parts)} |"))
+    return lines + [row for _, row in sorted(rows, key=lambda item: -item[0])]
+
+
+def _regrets(usable: Sequence[tuple[list[Record], list[Candidate]]]) -> list[str]:
+    found: dict[str, list[tuple[str, int, str, float]]] = defaultdict(list)
+    for cell, candidates in usable:
+        place = (cell[0]["source"], cell[0]["draw"], cell[0]["target"])
+        for rule, regret in regrets(candidates).items():
+            found[rule].append((*place, regret))
+    lines = ["| who picks | regret, points | 95 % interval | worst cell | cells |", "|---|---|---|---|---|"]
+    for rule, values in sorted(found.items(), key=lambda item: np.mean([value[3] for value in item[1]])):
+        name = f"`{rule}`" if rule in VALIDATORS else f"**{rule}**"
+        worst = max(value[3] for value in values)
+        mean = over_sources(values)
+        limits = f"{100 * mean.low:+.1f} … {100 * mean.high:+.1f}" if mean.high > mean.low else "—"
+        lines.append(f"| {name} | {100 * mean.estimate:.1f} | {limits} | {100 * worst:.1f} | {len(values)} |")
+    assert RANDOM in found
+    return lines

@@ -30,6 +30,7 @@ COMPARISONS = (
 )
 KINDS = {"full": "all weights", "houlsby": "Houlsby adapters", "lora": "LoRA"}
 TWO_STEP = "source+targets"
+FRONT_ARMS = ("tf-idf", "linear probe", "none", "general", TWO_STEP)
 
 Record = dict[str, Any]
 
@@ -38,7 +39,7 @@ def groups(records: list[Record], by_kind: bool = True) -> Iterator[tuple[tuple[
     """Yield (base, labels, kind or "", rest) and the records of the main runs; bases and budgets are never mixed."""
     found: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
     for record in records:
-        if record["phase"] in ("few", "all"):
+        if record["phase"] != "choose":
             budget = tuple(sorted(record["budget"].items()))
             rest = (record["base_fingerprint"], budget)
             kind = record["kind"] if by_kind else ""
@@ -71,6 +72,19 @@ def paired(better: list[Record], worse: list[Record]) -> tuple[Interval, float, 
         return None
     interval = bootstrap_groups(cells)
     return interval, smallest_detectable(interval.standard_error), len(cells)
+
+
+def _complete(records: list[Record]) -> dict[str, float]:
+    """Return each arm's mean accuracy over all directions between the domains, of the arms that have them all."""
+    found: dict[str, dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        found[record["arm"]][record["source"], record["target"]].append(record["accuracy"])
+    every = len(list(itertools.permutations({record["source"] for record in records}, 2)))
+    return {
+        arm: float(np.mean([np.mean(values) for values in cells.values()]))
+        for arm, cells in found.items()
+        if len(cells) == every
+    }
 
 
 def table(records: list[Record]) -> list[str]:
@@ -143,6 +157,28 @@ def two_by_two(records: list[Record]) -> list[str]:
     ]
 
 
+def by_labels(records: list[Record]) -> list[str]:
+    """Return what a stage gains over the task alone by the number of source labels, where several were run."""
+    found: dict[tuple[Any, ...], dict[int, list[str]]] = defaultdict(dict)
+    for (base, labels, kind, rest), group in groups(records):
+        gains = {arm: compare(group, arm, "none") for arm in (TWO_STEP, "general")}
+        start = f"| `{base}` | {KINDS[kind]} | {labels:,}"
+        found[base, kind, rest][labels] = [f"{start} | {arm} | {_row(gain)} |" for arm, gain in gains.items() if gain]
+    rows = [
+        row for by_count in found.values() if len(by_count) > 1 for _, some in sorted(by_count.items()) for row in some
+    ]
+    if not rows:
+        return []
+    return [
+        "",
+        "### What a stage gains over the task alone, by the number of source labels",
+        "",
+        "| base | trained | labels | stage | gain | 95 % interval | smallest detectable | cells | |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
 def page(records: list[Record]) -> str:
     """Return everything that stands between the marks."""
     lines: list[str] = []
@@ -169,6 +205,7 @@ def page(records: list[Record]) -> str:
             f"Base fingerprint `{first['base_fingerprint'][:12]}`; the base has seen: {saw}.",
             *table(group),
         ]
+    lines += by_labels(records)
     for (base, labels, *_), group in groups(records, by_kind=False):
         if found := two_by_two(group):
             title = f"### What is trained against how, {labels} source labels, base `{base}`"
@@ -177,18 +214,26 @@ def page(records: list[Record]) -> str:
 
 
 def brief(records: list[Record]) -> str:
-    """Return what the project's front page says: the largest group's comparisons."""
-    (base, labels, kind, _), group = max(groups(records), key=lambda item: len(item[1]))
-    saw = ", ".join(group[0]["base_saw"]) or "unknown"
-    lines = [line for line in table(group) if "→" not in line]
-    return "\n".join(
-        [
-            f"Accuracy on targets whose labels were never used, base `{base}` (it has seen: {saw}), {kind} adapters, "
-            f"{labels} source labels, mean over directions between books, dvd, electronics and kitchen. *none* learns "
-            "from the source's labels alone; *general* is the placebo: the same stage on Wikipedia.",
-            *lines,
+    """Return what the project's front page says: a line for each base and kind that has all arms on all directions."""
+    lines = [
+        "| base | it has read | trained | tf-idf | linear probe | source only | placebo | domain fusion "
+        "| fusion minus placebo | source only minus tf-idf |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (base, labels, kind, rest), group in groups(records):
+        alike = [
+            r for (b, n, _, other), found in groups(records) if (b, n, other) == (base, labels, rest) for r in found
         ]
-    )
+        without = [r for r in alike if r["arm"] in ("tf-idf", "linear probe") and r not in group]
+        known = _complete([*group, *without])
+        if not known.keys() >= set(FRONT_ARMS):
+            continue
+        cells = " | ".join(f"{100 * known[arm]:.1f}" for arm in FRONT_ARMS)
+        gains = (compare(group, TWO_STEP, "general"), compare([*group, *without], "none", "tf-idf"))
+        shown = (f"{difference} ({limits})" for difference, limits, *_ in (_row(f).split(" | ") for f in gains if f))
+        saw = ", ".join(group[0]["base_saw"])
+        lines.append(f"| `{base}` | {saw} | {KINDS[kind]} | {cells} | {' | '.join(shown)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -58,6 +58,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora": {"adapter": {"kind": "lora"}, "fuse": 1e-3, "task": (1e-4, 3e-4, 1e-3, 3e-3)},
     "full": {"adapter": {"kind": "full"}, "fuse": 1e-4, "task": (2e-5, 5e-5, 1e-4, 3e-4)},
 }
+PHASES = ("few", "all", "curve")
+CURVE = (50, 100, 400)
+"""Numbers of source labels beside 200 and all, to see what fusion gains by their number."""
 CHOOSE_ON = ("books", "kitchen")
 """Sources whose dev sets choose each kind's learning rate."""
 
@@ -110,10 +113,13 @@ def main_jobs(kinds: list[str], rates: dict[str, float], draws: int) -> Iterator
         *(("few", "houlsby", draw, 200) for draw in range(draws)),
         *(("few", kind, 0, 200) for kind in ("full", "lora")),
         ("all", "houlsby", 0, 1700),
+        *(("curve", "lora", 0, count) for count in CURVE),
         *(("few", kind, draw, 200) for kind in ("lora", "full") for draw in range(1, draws)),
     ]
     for phase, kind, draw, labels in parts:
         for (source, target), arm in itertools.product(directions(), ARMS):
+            if phase == "curve" and arm not in ("none", "source+targets"):
+                continue
             if kind in kinds and draw < draws and (arm not in WITHOUT_ADAPTER or kind == "houlsby"):
                 yield Job(phase, kind, arm, source, target, draw, labels, rates[kind])
 
@@ -235,7 +241,9 @@ def main() -> None:
     parser.add_argument("--saw", nargs="*", help="what the base had seen, if it is not a packaged one")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--arms", nargs="*", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--phases", nargs="*", default=["few", "all"], choices=["few", "all"], help="200 labels; all")
+    parser.add_argument(
+        "--phases", nargs="*", default=list(PHASES), choices=PHASES, help="200 labels; all; other numbers"
+    )
     parser.add_argument("--fuse-tokens", type=int, default=400_000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--test-rows", type=int, default=1000)

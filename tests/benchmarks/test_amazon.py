@@ -88,3 +88,26 @@ def test_budgets_are_not_mixed() -> None:
     page = report.page([*study(), *study(tokens=2)])
     assert page.count("### What is trained against how") == 2
     assert page.count("### houlsby") == 2
+
+
+def test_the_gain_is_shown_by_the_number_of_labels_where_there_are_several() -> None:
+    few = study()
+    assert report.by_labels(few) == []
+    many = [{**entry, "labels": 400, "phase": "curve"} for entry in few if entry["kind"] == "houlsby"]
+    rows = report.by_labels([*many, *few])[5:]
+    assert [row.split(" | ")[2] for row in rows] == ["200", "400"]
+    assert all("| Houlsby adapters |" in row and "| +10.0 |" in row for row in rows)
+
+
+def test_the_front_page_shows_what_is_complete_and_borrows_arms_without_adapter() -> None:
+    arms = {"tf-idf": 0.5, "linear probe": 0.55, "none": 0.6, "general": 0.6, "source+targets": 0.7}
+    pairs = list(itertools.permutations(DOMAINS, 2))
+    entries = [record("houlsby", arm, pair, right) for arm, right in arms.items() for pair in pairs]
+    entries += [
+        record("lora", arm, pair, arms[arm] + 0.1) for arm in ("none", "general", "source+targets") for pair in pairs
+    ]
+    entries += [record("full", "none", pair, 0.9) for pair in pairs[:2]]
+    houlsby, lora = report.brief(entries).splitlines()[2:]
+    assert "| 50.0 | 55.0 | 60.0 | 60.0 | 70.0 | +10.0" in houlsby
+    assert "| 50.0 | 55.0 | 70.0 | 70.0 | 80.0 | +10.0" in lora
+    assert "| +20.0" in lora

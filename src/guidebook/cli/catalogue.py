@@ -13,8 +13,8 @@ from pathlib import Path
 
 from guidebook.cli.fields import class_source
 from guidebook.methods import METHODS
+from guidebook.reports.marks import fill
 
-MARKS = ("<!-- catalogue: written by `make docs-tables` -->", "<!-- catalogue: end -->")
 SECTION = re.compile(r"^(Reference|Differs|Reads|Assumes):\s*(.*(?:\n[ ]{4,}.*)*)", re.MULTILINE)
 PACKAGE = Path(__file__).parents[1]
 
@@ -63,21 +63,8 @@ def papers_page() -> str:
     return "\n".join(["| paper | named in |", "|---|---|", *sorted(rows)])
 
 
-def filled(text: str, content: str) -> str:
-    """Return a page with its generated part replaced.
-
-    Raises:
-        ValueError: the page has no marks.
-    """
-    begin, end = MARKS
-    if begin not in text or end not in text:
-        raise ValueError(f"no marks {begin} and {end} in the page")
-    return f"{text.partition(begin)[0]}{begin}\n\n{content.strip()}\n\n{end}{text.partition(end)[2]}"
-
-
 PAGES = {"methods.md": methods_page, "papers.md": papers_page}
 
 if __name__ == "__main__":
     for file, make in PAGES.items():
-        page = Path(sys.argv[1]) / file
-        page.write_text(filled(page.read_text(encoding="utf8"), make()), encoding="utf8")
+        fill(Path(sys.argv[1]) / file, "catalogue", make())

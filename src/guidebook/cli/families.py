@@ -11,9 +11,8 @@ from pathlib import Path
 from guidebook.adapters.families import EXCEPTIONS, NOT_CHECKPOINTED, why_not
 from guidebook.adapters.placement import PLACEMENTS
 from guidebook.adapters.presets import KINDS
+from guidebook.reports.marks import fill
 
-BEGIN = "<!-- families: written by `make docs-tables` -->"
-END = "<!-- families: end -->"
 LEARNS = {"masked": "masked tokens", "causal": "next tokens", "seq2seq": "hidden spans"}
 
 
@@ -34,20 +33,6 @@ def matrix() -> str:
     return "\n".join(lines)
 
 
-def with_matrix(document: str) -> str:
-    """Return a document with the text between its marks replaced by the matrix.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the document has no marks {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n\n{matrix()}\n\n{END}{after}"
-
-
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
-        path = Path(argument)
-        path.write_text(with_matrix(path.read_text(encoding="utf8")), encoding="utf8")
+        fill(Path(argument), "families", matrix())

@@ -16,10 +16,8 @@ from pathlib import Path
 
 from guidebook.adapters.presets import KINDS
 from guidebook.methods import METHODS
+from guidebook.reports.marks import fill
 from guidebook.tasks import TASKS
-
-BEGIN = "<!-- fields: written by `make docs-tables` -->"
-END = "<!-- fields: end -->"
 
 
 @dataclass(frozen=True)
@@ -153,20 +151,6 @@ def _row(prefix: str, field: Field) -> str:
     return f"| `{prefix}{field.name}` | {default} | {text.replace('|', chr(92) + '|')} |\n"
 
 
-def with_tables(document: str) -> str:
-    """Return a document with the text between its marks replaced by the tables.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the document has no marks {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n\n{tables()}\n{END}{after}"
-
-
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
-        path = Path(argument)
-        path.write_text(with_tables(path.read_text(encoding="utf8")), encoding="utf8")
+        fill(Path(argument), "fields", tables())

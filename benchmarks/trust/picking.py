@@ -26,22 +26,39 @@ AT_CHANCE = 0.6
 """Source accuracy under which a candidate of two classes has learned next to nothing."""
 
 
-def cells_of(records: Sequence[Record]) -> Iterator[tuple[tuple[Any, ...], list[list[Record]]]]:
-    """Yield (phase, labels, shift, base, budget) and its cells: records of all methods that read no target label."""
-    found: dict[tuple[Any, ...], dict[tuple[Any, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
+Group = tuple[str, int | None, str, str, tuple[tuple[str, Any], ...] | None]
+"""(phase, labels, shift, fingerprint of the base, budget); without a budget: all budgets together."""
+
+
+def cells_of(records: Sequence[Record]) -> Iterator[tuple[Group, list[list[Record]]]]:
+    """Yield groups and their cells: records of all methods that read no target label.
+
+    Where cells have runs of several budgets (other adapters, other lengths) these come once more, together: a choice is
+    one among all of them.
+    """
+    found: dict[Group, dict[tuple[Any, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record["label_free"] and record["method"] not in TAKES_LABELS:
             budget = tuple(sorted(record["budget"].items()))
-            group = (record["phase"], record["labels"], record["shift"], record["base_fingerprint"], budget)
-            found[group][record["source"], record["target"], record["draw"]].append(record)
-    for group, cells in found.items():
-        yield group, list(cells.values())
+            for part in (budget, None):
+                group = (record["phase"], record["labels"], record["shift"], record["base_fingerprint"], part)
+                found[group][record["source"], record["target"], record["draw"]].append(record)
+    for group, cells in sorted(found.items(), key=lambda item: item[0][-1] is None):
+        several = [cell for cell in cells.values() if group[-1] or len({str(r["budget"]) for r in cell}) > 1]
+        if several:
+            yield group, several
 
 
 def scored(cell: Sequence[Record]) -> list[Candidate]:
     """Return the candidates of a cell that have scores; methods without a stage have none."""
+    mixed = len({str(record["budget"]) for record in cell}) > 1
     return [
-        Candidate(record["method"], hits(record), None, oriented(record["label_free_scores"]))
+        Candidate(
+            f"{record['method']}, {record['budget']['adapter']}" if mixed else record["method"],
+            hits(record),
+            None,
+            oriented(record["label_free_scores"]),
+        )
         for record in cell
         if record["label_free_scores"]
     ]
@@ -75,11 +92,11 @@ def regrets(cell: Sequence[Candidate]) -> dict[str, float]:
     The oracle is chosen on one half of the test rows and scored on the other, both ways round; a rule that reads no
     test row scores the same on the halves together as on all rows.
     """
-    found = {rule: pick.regret for rule, pick in picks(cell, FUSION).items() if rule != ORACLE}
-    found[f"always `{FUSION}`"] = found.pop(FLAGSHIP, math.nan)
-    twin = picks(cell, TWIN).get(FLAGSHIP)
-    found[f"always `{TWIN}`"] = twin.regret if twin else math.nan
-    return {rule: value for rule, value in found.items() if not math.isnan(value)}
+    found = {rule: pick.regret for rule, pick in picks(cell, "").items() if rule != ORACLE}
+    for candidate in cell:
+        if candidate.name.partition(",")[0] in (FUSION, TWIN):
+            found[f"always `{candidate.name}`"] = picks(cell, candidate.name)[FLAGSHIP].regret
+    return found
 
 
 def picks_page(records: Sequence[Record]) -> str:
@@ -89,8 +106,10 @@ def picks_page(records: Sequence[Record]) -> str:
         usable = [(cell, scored(cell)) for cell in cells]
         usable = [(cell, candidates) for cell, candidates in usable if len(candidates) > 2]
         if usable:
-            title = f"### {phase}{f', {shift}' if shift else ''}, {labels or 'all'} source labels"
-            about = f"Base `{dict(budget)['base']}`, fingerprint `{fingerprint[:12]}`."
+            spent = dict(budget or ())
+            title = f"### {phase}{f', {shift}' if shift else ''}, {labels or 'all'} source labels, "
+            title += f"{spent['adapter']}" if budget else "runs of all budgets together"
+            about = f"Base `{cells[0][0]['budget']['base']}`, fingerprint `{fingerprint[:12]}`."
             lines += ["", title, "", *_about(usable, about), "", *_ranking(usable), "", *_regrets(usable)]
     return "\n".join(lines) + "\n" if lines else "No record yet.\n"
 

@@ -135,7 +135,7 @@ def scored_record(method: str, cell: tuple[str, str, int], marks: str, **scores:
         "source": cell[0],
         "target": cell[1],
         "draw": cell[2],
-        "budget": {"base": "mini"},
+        "budget": {"base": "mini", "adapter": "houlsby"},
         "base_fingerprint": "abc",
         "label_free": method not in picking.TAKES_LABELS,
         "label_free_scores": {
@@ -179,6 +179,19 @@ def test_regret_is_what_a_loop_over_both_halves_finds() -> None:
     assert found["always `domain_fusion`"] == pytest.approx(oracle["domain_fusion"])
     assert found["always `source_only`"] == pytest.approx(oracle["source_only"])
     assert found["random"] == pytest.approx(oracle["random"])
+
+
+def test_runs_of_several_budgets_come_once_more_together() -> None:
+    records = scored_records()
+    other = [{**r, "budget": {**r["budget"], "adapter": "lora"}} for r in records if r["source"] == "books"]
+    *alone, (group, cells) = picking.cells_of([*records, *other])
+    assert [len(found) for _, found in alone] == [3, 2]
+    assert group[-1] is None
+    assert len(cells) == 2  # the third has runs of one budget alone
+    found = picking.scored(cells[0])
+    assert len(found) == len({candidate.name for candidate in found}) == 8
+    rules = picking.regrets(found)
+    assert rules["always `domain_fusion, lora`"] == pytest.approx(rules["always `domain_fusion, houlsby`"])
 
 
 def test_correlations_are_turned_so_that_higher_is_better_and_bad_candidates_are_named() -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 POOL = "unlabeled"
 """Split of the texts that have no label."""
 
@@ -32,10 +34,20 @@ class Data:
                 found[column] += values
         return dict(found)
 
+    def test(self, domain: str, count: int) -> dict[str, Any]:
+        """Return a fixed random part of the rows that test a target: the same in every study."""
+        columns = self.of(domain, *self.tests)
+        return take(columns, np.sort(np.random.default_rng(0).permutation(len(columns["texts"]))[:count]))
+
     def pool(self, domain: str) -> dict[str, Any]:
         """Return a domain's texts without labels: its pool, else its training texts."""
         columns = self.of(domain, POOL if (domain, POOL) in self.rows else "train")
         return {name: values for name, values in columns.items() if name != "labels"}
+
+
+def take(columns: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
+    """Return some rows of columns."""
+    return {name: [values[row] for row in rows] for name, values in columns.items()}
 
 
 def read(name: str, path: Path) -> Data:

@@ -40,7 +40,7 @@ from guidebook.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cells import Prepared, share_of
-from domains import Data, read, read_general
+from domains import Data, read, read_general, take
 
 DOMAINS = ("books", "dvd", "electronics", "kitchen")
 ARMS = {
@@ -134,16 +134,12 @@ def recipe_for(job: Job, budget: Budget, reviews: Data, general: list[str], saw:
         base_saw=saw,
         source=Domain(
             job.source,
-            **{column: [values[row] for row in rows] for column, values in labelled.items()},
+            **take(labelled, rows),
             test=Domain(f"{job.source}-dev", **reviews.of(job.source, "dev")),
         ),
         unlabelled=[Domain(f"{job.source}-pool", **reviews.pool(job.source))],
         targets=[
-            Domain(
-                name,
-                **reviews.pool(name),
-                test=Domain(f"{name}-test", *test_rows(reviews, name, budget.test_rows)),
-            )
+            Domain(name, **reviews.pool(name), test=Domain(f"{name}-test", **reviews.test(name, budget.test_rows)))
             for name in targets
         ],
         general=[Domain("wikipedia", texts=general)],
@@ -156,13 +152,6 @@ def recipe_for(job: Job, budget: Budget, reviews: Data, general: list[str], saw:
         },
         seed=job.draw,
     )
-
-
-def test_rows(reviews: Data, name: str, count: int) -> tuple[list[str], None, list[str]]:
-    """Return a fixed random part of a domain's 2,000 labelled rows (train + dev) as (texts, pairs, labels)."""
-    columns = reviews.of(name, *reviews.tests)
-    rows = np.sort(np.random.default_rng(0).permutation(len(columns["texts"]))[:count])
-    return [columns["texts"][row] for row in rows], None, [columns["labels"][row] for row in rows]
 
 
 def run_job(

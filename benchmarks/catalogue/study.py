@@ -45,7 +45,7 @@ from guidebook.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cells import Prepared, done, share_of
-from domains import Data, read, read_general
+from domains import Data, read, read_general, take
 
 FLAGSHIP, TWIN, PLACEBO = "guided", "source_only", "general_mlm"
 TAKES_LABELS = ("few_target_labels", "teacher", "target_oracle")
@@ -166,21 +166,15 @@ def shifted_rows(labels: Sequence[str], share: float) -> tuple[np.ndarray, np.nd
     return parts[0], parts[1]
 
 
-def take(columns: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
-    """Return some rows of columns."""
-    return {name: [values[row] for row in rows] for name, values in columns.items()}
-
-
 def target_of(job: Job, budget: Budget, data: Data) -> Domain:
     """Return the target of a job: pool texts, and test rows with labels for the final evaluation."""
-    labelled = data.of(job.target, *data.tests)
     if job.shift:
+        labelled = data.of(job.target, *data.tests)
         pool, test = shifted_rows(labelled["labels"], SHIFTS[job.shift])
         texts = {name: values for name, values in take(labelled, pool).items() if name != "labels"}
         return Domain(job.target, **texts, test=Domain(f"{job.target}-test", **take(labelled, test)))
-    rows = np.sort(np.random.default_rng(0).permutation(len(labelled["texts"]))[: budget.test_rows])
-    test_rows = take(labelled, rows)
-    return Domain(job.target, **data.pool(job.target), test=Domain(f"{job.target}-test", **test_rows))
+    test = Domain(f"{job.target}-test", **data.test(job.target, budget.test_rows))
+    return Domain(job.target, **data.pool(job.target), test=test)
 
 
 def method_of(job: Job, data: Data, target: Domain, source: Domain, folder: Path) -> Any:

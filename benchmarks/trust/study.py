@@ -46,9 +46,9 @@ from guidebook.training.prediction import Rows, averaged, make_rows
 from guidebook.training.run import Run
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from catalogue.study import SHIFTS, shifted_rows, take, target_of
+from catalogue.study import SHIFTS, shifted_rows, target_of
 from cells import done, share_of
-from domains import POOL, Data, read
+from domains import POOL, Data, read, take
 
 METHODS = ("tfidf", "linear_probe")
 DRAWS = {200: 3, None: 1}

@@ -59,7 +59,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "full": {"adapter": {"kind": "full"}, "fuse": 1e-4, "task": (2e-5, 5e-5, 1e-4, 3e-4)},
 }
 PHASES = ("few", "all", "curve")
-CURVE = (50, 100, 400)
+CURVE = (50, 400, 100)
 """Numbers of source labels beside 200 and all, to see what fusion gains by their number."""
 CHOOSE_ON = ("books", "kitchen")
 """Sources whose dev sets choose each kind's learning rate."""

@@ -151,7 +151,9 @@ def estimate(low, high, monkeypatch, book):
         "0": {"estimate": 0.2, "low": low, "high": high},
         "1": {"estimate": 0.8, "low": 1 - high, "high": 1 - low},
     }
-    monkeypatch.setitem(book.meta["scores"]["targets"][0]["prior"], "em", shares)
+    prior = book.meta["scores"]["targets"][0]["prior"]
+    monkeypatch.setitem(prior, "em", shares)
+    monkeypatch.setitem(prior, "pulled", {"0": 0.3, "1": 0.7})
 
 
 def test_class_shares_and_strange_rows(book, monkeypatch):
@@ -164,7 +166,7 @@ def test_class_shares_and_strange_rows(book, monkeypatch):
     assert odds[0] / odds[1] == pytest.approx(19), "the odds move as the shares do"
     estimate(0.15, 0.3, monkeypatch, book)
     estimated, _ = caution(book, "kitchen", prior="estimated")
-    assert estimated.prior == pytest.approx([0.2, 0.8])
+    assert estimated.prior == pytest.approx([0.3, 0.7]), "those drawn to the source"
     estimate(0.0, 0.9, monkeypatch, book)
     with pytest.raises(InputError, match="from 0% to 90%"):
         caution(book, "kitchen", prior="estimated")

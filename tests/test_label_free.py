@@ -65,9 +65,19 @@ def test_the_summary_and_the_card_say_it(book):
     assert "class shares guessed without labels: 0 " in card or "class shares cannot be guessed" in card
 
 
-@pytest.mark.parametrize(("high", "said"), [(0.3, "class shares guessed without labels: a 20.0 %"), (0.9, "cannot be")])
-def test_vague_class_shares_are_called_so(high, said):
-    shares = {"a": {"estimate": 0.2, "low": 0.1, "high": high}, "b": {"estimate": 0.8, "low": 1 - high, "high": 0.9}}
+@pytest.mark.parametrize(
+    ("of_a", "high", "said"),
+    [
+        (0.2, 0.3, "class shares guessed without labels: a 20.0 %"),
+        (0.2, 0.9, "cannot be guessed; an interval"),
+        (0.0, 0.3, "cannot be guessed; they leave out a"),
+    ],
+)
+def test_class_shares_that_say_nothing_are_called_so(of_a, high, said):
+    shares = {
+        "a": {"estimate": of_a, "low": min(of_a, 0.1), "high": high},
+        "b": {"estimate": 1 - of_a, "low": 1 - high, "high": 1.0},
+    }
     target = {"name": "kitchen", "estimates": {}, "prior": {"em": shares, "shifted": False}}
     (line,) = said_without_labels({"source_prior": {"a": 0.5, "b": 0.5}, "targets": [target]}, "dann", "dann")
     assert said in line

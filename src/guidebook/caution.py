@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from guidebook.artifact import Guidebook
 from guidebook.errors import InputError, nearest
 from guidebook.evaluation.abstention import Reference, strangeness
-from guidebook.evaluation.prior import Calibration, corrected
+from guidebook.evaluation.prior import Calibration, corrected, doubt
 from guidebook.evaluation.seen import Floats
 from guidebook.training.prediction import make_rows, pooled_rows
 from guidebook.writing import BASE_VARIANT, KNOWN_ROWS
@@ -21,7 +21,6 @@ from guidebook.writing import BASE_VARIANT, KNOWN_ROWS
 TWIN = "source_only"
 AUDIT = "audit.json"
 ESTIMATED = "estimated"
-VAGUE = 0.5  # an estimated share whose interval is wider corrects nothing
 
 
 @dataclass(frozen=True)
@@ -128,14 +127,10 @@ def prior_of(book: Guidebook, domain: str, prior: str) -> Floats:
                 f"No class shares were estimated for {target}: that needs held-out source rows of every class "
                 "(task.dev). Give them: --prior 0.1,0.9."
             )
-        shares = entries[target]["prior"]["em"]
-        widest = max(shares.values(), key=lambda share: share["high"] - share["low"])
-        if widest["high"] - widest["low"] > VAGUE:
-            raise InputError(
-                f"The class shares guessed for {target} say nothing: an interval reaches from {widest['low']:.0%} to "
-                f"{widest['high']:.0%}, since the model hardly tells the classes apart. Give them: --prior 0.1,0.9."
-            )
-        return np.array([shares[name]["estimate"] for name in labels])
+        guessed = entries[target]["prior"]
+        if why := doubt(guessed["em"], book.meta["scores"]["source_prior"]):
+            raise InputError(f"The class shares guessed for {target} say nothing: {why}. Give them: --prior 0.1,0.9.")
+        return np.array([guessed["pulled"][name] for name in labels])
     try:
         shares = np.array([float(part) for part in prior.split(",")])
     except ValueError:

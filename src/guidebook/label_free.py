@@ -13,7 +13,7 @@ from guidebook.data.streams import seed_for
 from guidebook.evaluation.abstention import Reference, reference
 from guidebook.evaluation.estimates import estimates
 from guidebook.evaluation.forgetting import language_loss
-from guidebook.evaluation.prior import Prior, calibrate, estimated_priors
+from guidebook.evaluation.prior import PULL, Prior, calibrate, doubt, em_prior, estimated_priors
 from guidebook.evaluation.seen import Floats, Ints, Seen
 from guidebook.evaluation.validators import VALIDATORS, best, validate
 from guidebook.training.engine import Engine, Outcome
@@ -127,10 +127,13 @@ def _target(
     }
     twin = sees.get(TWIN, (None, None))[0]
     if gold is not None and twin is not None and (np.bincount(gold, minlength=len(corpus.labels.names)) > 0).all():
+        names, shares = corpus.labels.names, np.bincount(gold, minlength=len(corpus.labels.names)) / len(gold)
         priors = estimated_priors(twin.probabilities, gold, chances[TWIN], seed=engine.seed)
-        shares = np.bincount(gold, minlength=len(corpus.labels.names)) / len(gold)
-        entry["prior"] = {"of": TWIN, **{name: _interval(prior, corpus.labels.names) for name, prior in priors.items()}}
-        entry["prior"]["shifted"] = bool(((shares < priors["em"].low) | (shares > priors["em"].high)).any())
+        pulled = em_prior(calibrate(twin.probabilities, gold)(chances[TWIN]), shares, pull=PULL)
+        by_name = {name: _interval(prior, names) for name, prior in priors.items()}
+        why = doubt(by_name["em"], _named(shares, names))
+        moved = bool(((shares < priors["em"].low) | (shares > priors["em"].high)).any())
+        entry["prior"] = {"of": TWIN, **by_name, "pulled": _named(pulled, names), "shifted": moved and not why}
     return entry, rows
 
 

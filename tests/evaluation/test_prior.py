@@ -7,7 +7,17 @@ import pytest
 from scipy.optimize import minimize
 
 from guidebook.errors import InputError
-from guidebook.evaluation.prior import RIDGE, calibrate, confusion_prior, corrected, em_prior, estimated_priors
+from guidebook.evaluation.prior import (
+    ABSENT,
+    RIDGE,
+    VAGUE,
+    calibrate,
+    confusion_prior,
+    corrected,
+    doubt,
+    em_prior,
+    estimated_priors,
+)
 
 SHARPNESS = 1.7  # the models below are over-confident by this factor
 
@@ -23,20 +33,41 @@ def drawn(generator: np.random.Generator, rows: int, shares: np.ndarray) -> tupl
     return chances / chances.sum(1, keepdims=True), labels
 
 
-def test_em_is_the_loop_of_the_paper():
+@pytest.mark.parametrize("pull", [0.0, 0.1])
+def test_em_is_the_loop_of_the_paper(pull):
     chances, _ = drawn(np.random.default_rng(0), 60, np.array([0.5, 0.3, 0.2]))
     source = np.array([0.4, 0.4, 0.2])
     shares = source.copy()
     for _ in range(3000):
-        new = np.zeros(3)
+        new = pull * source / (1 + pull)
         for row in chances:
             weighed = [shares[c] / source[c] * row[c] for c in range(3)]
             for c in range(3):
-                new[c] += weighed[c] / sum(weighed) / len(chances)
+                new[c] += weighed[c] / sum(weighed) / len(chances) / (1 + pull)
         if np.abs(new - shares).max() < 1e-10:
             break
         shares = new
-    assert em_prior(chances, source, tolerance=1e-10) == pytest.approx(shares, abs=1e-6)
+    assert em_prior(chances, source, tolerance=1e-10, pull=pull) == pytest.approx(shares, abs=1e-6)
+
+
+def test_a_model_that_leans_to_one_class_ends_at_an_end_only_without_a_pull():
+    leaning = np.random.default_rng(4).uniform(0.5, 0.9, 200)
+    chances, source = np.stack([1 - leaning, leaning], 1), np.array([0.5, 0.5])
+    assert em_prior(chances, source)[0] < 1e-6
+    assert 0.04 < em_prior(chances, source, pull=0.1)[0] < 0.3
+
+
+def share(estimate: float, low: float, high: float) -> dict[str, float]:
+    return {"estimate": estimate, "low": low, "high": high}
+
+
+def test_class_shares_that_say_nothing_are_doubted():
+    even = {"a": 0.5, "b": 0.5}
+    assert not doubt({"a": share(0.2, 0.1, 0.3), "b": share(0.8, 0.7, 0.9)}, even)
+    assert "from 10% to 80%" in doubt({"a": share(0.2, 0.1, 0.3 + VAGUE), "b": share(0.8, 0.4, 0.9)}, even)
+    absent = {"a": share(ABSENT / 2, 0.0, 0.1), "b": share(1 - ABSENT / 2, 0.9, 1.0)}
+    assert "they leave out a" in doubt(absent, even)
+    assert not doubt(absent, {"a": 0.05, "b": 0.95})  # rare in the source too
 
 
 def test_calibration_is_the_best_fit_and_undoes_over_confidence():

@@ -34,6 +34,7 @@ def guessed(labels: bool = True) -> dict[str, Any]:
                     "of": "source_only",
                     "em": {"negative": share(0.7), "positive": share(0.3)},
                     "confusion": {"negative": share(0.6), "positive": share(0.4)},
+                    "pulled": {"negative": 0.66, "positive": 0.34},
                     "shifted": True,
                 },
             },
@@ -74,7 +75,7 @@ def test_class_shares_stand_beside_source_and_truth() -> None:
     meta = guessed()
     (found,) = guesses(meta)
     rows = meta["evaluation"]["targets"][0]["scores"]["tfidf"]["per_class"]["negative"]["rows"]
-    expected = ("negative", "70.0 (65.0 to 75.0)", "60.0 (55.0 to 65.0)", "50.0", percent(rows / 2000))
+    expected = ("negative", "70.0 (65.0 to 75.0)", "60.0 (55.0 to 65.0)", "66.0", "50.0", percent(rows / 2000))
     assert found["shares"].rows[0] == expected
     assert "They seem to differ" in Page(render(meta)).text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,10 @@ from guidebook.evaluation.seen import Floats, Ints
 
 SMALLEST = 1e-6  # probabilities are read as at least this
 RIDGE = 1e-4  # keeps the fit finite where the classes are separable, and moves the class shares by about as little
+PULL = 0.1
+"""How much the source's shares weigh in an estimate that is acted on, as a share of the target's rows."""
+VAGUE = 0.5  # an interval that is wider says nothing
+ABSENT = 0.02  # a class of a smaller estimated share is said not to be there
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +57,30 @@ def calibrate(probabilities: Floats, labels: Ints) -> Calibration:
     return Calibration(float(scale[0]), bias[0])
 
 
-def em_prior(probabilities: Floats, source_prior: Floats, steps: int = 10_000, tolerance: float = 1e-9) -> Floats:
+def em_prior(
+    probabilities: Floats, source_prior: Floats, steps: int = 10_000, tolerance: float = 1e-9, *, pull: float = 0.0
+) -> Floats:
     """Return the class shares (C,) under which calibrated target rows (N, C) are most likely.
+
+    Args:
+        probabilities: (N, C).
+        source_prior: (C,).
+        steps: At most so many.
+        tolerance: Of the largest change of a share in one step.
+        pull: Draw them to the source's shares as pull · N rows of the source's shares would. A model that leans to one
+            class in the target looks like a target that has no other; without a pull EM ends there.
 
     Reference:
         Saerens, Latinne & Decaestecker 2002, Adjusting the Outputs of a Classifier to New a Priori Probabilities,
-        equation 2.9.
+        equation 2.9; with a pull Ye, Tsuchida, Petersson & Barnes 2024, Label Shift Estimation for Class-Imbalance
+        Problem: A Bayesian Approach, WACV (a Dirichlet prior of the shares).
+
+    Differs:
+        The Dirichlet prior has the source's shares as its mode and a weight that grows with N.
     """
     ratios = (probabilities / np.maximum(source_prior, SMALLEST))[None]  # (1, N, C)
     weights = np.full((1, len(probabilities)), 1 / len(probabilities))
-    return np.asarray(_em(ratios, weights, source_prior[None], steps, tolerance)[0])
+    return np.asarray(_em(ratios, weights, source_prior[None], steps, tolerance, pull=pull)[0])
 
 
 def confusion_prior(source: Floats, labels: Ints, target: Floats) -> Floats:
@@ -130,6 +149,22 @@ def estimated_priors(
     return {"em": _interval(by_em), "confusion": _interval(by_confusion)}
 
 
+def doubt(shares: Mapping[str, Mapping[str, float]], source: Mapping[str, float]) -> str:
+    """Return why estimated class shares (label -> estimate, low, high) say nothing of the domain; "" where they may.
+
+    >>> doubt({"a": {"estimate": 0.0, "low": 0.0, "high": 0.1}}, {"a": 0.5})
+    'they leave out a, as those of a model do that leans to the other classes there'
+    """
+    widest = max(shares.values(), key=lambda share: share["high"] - share["low"])
+    if widest["high"] - widest["low"] > VAGUE:
+        low, high = f"{widest['low']:.0%}", f"{widest['high']:.0%}"
+        return f"an interval reaches from {low} to {high}: the model hardly tells the classes apart"
+    absent = [name for name, share in shares.items() if share["estimate"] < ABSENT <= source[name] / 5]
+    if absent:
+        return f"they leave out {', '.join(absent)}, as those of a model do that leans to the other classes there"
+    return ""
+
+
 def _interval(values: Floats) -> Prior:
     low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)
     return Prior(values[0], np.minimum(low, values[0]), np.maximum(high, values[0]))
@@ -184,12 +219,13 @@ def _fit(logs: Floats, labels: Ints, weights: Floats, steps: int = 50) -> tuple[
     return found[:, 0], np.concatenate([np.zeros((draws, 1)), found[:, 1:]], 1)
 
 
-def _em(ratios: Floats, weights: Floats, start: Floats, steps: int, tolerance: float) -> Floats:
+def _em(ratios: Floats, weights: Floats, start: Floats, steps: int, tolerance: float, *, pull: float = 0.0) -> Floats:
     """Return the shares (D, C) that EM reaches from p / source share (D, N, C) with row weights (D, N)."""
-    shares = np.maximum(start, SMALLEST) / np.maximum(start, SMALLEST).sum(1, keepdims=True)
+    shares = first = np.maximum(start, SMALLEST) / np.maximum(start, SMALLEST).sum(1, keepdims=True)
     for _ in range(steps):
         joint = ratios * shares[:, None, :]
         new = np.einsum("dn,dnc->dc", weights, joint / np.maximum(joint.sum(2, keepdims=True), 1e-300))
+        new = (new + pull * first) / (1 + pull)
         moved = np.abs(new - shares).max()
         shares = new
         if moved < tolerance:

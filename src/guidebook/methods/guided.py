@@ -1,4 +1,4 @@
-"""Guided adaptation: fuse, learn the task and the target's language together, then follow the adapters' own average."""
+"""Guided adaptation: learn alone, fused, and from the adapters' own average; keep what tells most about the target."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from guidebook.errors import InputError
+from guidebook.evaluation.seen import Seen
+from guidebook.evaluation.validators.information import information
 from guidebook.losses.contract import How, Loss
 from guidebook.losses.distillation import Distillation
 from guidebook.losses.language_modelling import LanguageModelling
@@ -22,11 +24,18 @@ if TYPE_CHECKING:
 
 HOW: dict[bool, How] = {True: "masked", False: "plain"}
 """The student's view: masked where the base can mask."""
+NAMES = {"task": "labels alone", "fused": "fused", "guided": "guided"}
+ROWS = 1000
+"""Texts of the pool that the choice reads."""
 
 
 @dataclass(frozen=True)
 class Guided:
-    """Fuse the domains, learn the task beside the target's language, then learn from the average of the adapters.
+    """Learn from labels alone, then fused, then guided by the adapters' average; keep what tells most of the target.
+
+    The first model learns the task alone. The second fuses the domains and learns the task beside the target's
+    language. The third goes on from it and follows the average of its own adapters. Kept is the one whose predictions
+    of the target's pool have the largest mutual information with its rows: a model that drifts to one class loses it.
 
     The average (the teacher) reads whole target texts, the student masked ones; one forward of the masked texts serves
     language modelling and the distillation. The teacher's predictions are tilted so that their mean has the class
@@ -35,10 +44,12 @@ class Guided:
 
     Reference: this project's own recipe: put together from Zhang et al. 2021 (fusion), Karouzos et al. 2021 (task and
         masked LM in one stage), Feng et al. 2023 (whole into masked), Tarvainen and Valpola 2017 (averaged teacher),
-        Saerens et al. 2002 (prior).
-    Differs: it is none of these; see each of `domain_fusion`, `mixed`, `ssd`, `mean_teacher`, `self_training`.
+        Saerens et al. 2002 (prior), Shi and Sha 2012 (information on the target).
+    Differs: it is none of these; see each of `domain_fusion`, `mixed`, `ssd`, `mean_teacher`, `self_training`, and the
+        validator `information`.
     Reads: source text and all targets' text; source labels; target pool.
-    Assumes: nothing about the class priors.
+    Assumes: nothing about the class priors in training; of models that are equally sure the choice prefers the one
+        with more equal class shares.
     """
 
     fuse: bool = True
@@ -57,6 +68,8 @@ class Guided:
     """Share of the last stage's steps in which the distillation's weight grows."""
     guard: bool = True
     """Tilt the teacher's predictions towards the estimated class shares of the target."""
+    choose: bool = True
+    """Keep the best of the three models by mutual information; false: always the last."""
 
     def __post_init__(self) -> None:
         if self.lm_weight < 0 or min(self.distil_weight, self.temperature, self.half_life) <= 0:
@@ -65,7 +78,11 @@ class Guided:
             raise InputError("method.threshold is expected in [0, 1) and method.ramp in (0, 1].")
 
     def plan(self, run: Run) -> Iterator[Stage]:
-        """Fuse, learn task and language, follow the average."""
+        """Learn alone; fuse, learn task and language; follow the average; keep one."""
+        told: dict[str, float] = {}
+        if self.choose:
+            yield Stage("alone", {"task": TaskLoss(run.source)}, train={"task": None})
+            told["task"] = _told(run)
         start = None
         if self.fuse:
             start = "domain"
@@ -75,15 +92,23 @@ class Guided:
         if self.lm_weight:
             both["lm"] = LanguageModelling(pool)
         weights = {"lm": lambda fraction: self.lm_weight}
-        yield Stage("task", both, train={"task": start}, weights=weights)
+        yield Stage("learn", both, train={"fused": start}, weights=weights)
+        told["fused"] = _told(run)
         follow = Distillation(pool, how, self.temperature, self.threshold, self._tilt(run))
         yield Stage(
             "guide",
             {**both, "distil": follow},
-            train={"adapted": "task"},
+            train={"guided": "fused"},
             weights={**weights, "distil": lambda fraction: self.distil_weight * ramp_up(fraction, self.ramp)},
             teacher=Teacher(self.half_life, keep=True),
         )
+        told["guided"] = _told(run)
+        if self.choose and not run.planned:
+            kept = max(told, key=lambda name: told[name])
+            values = ", ".join(f"{NAMES[name]} {value:.3f}" for name, value in told.items())
+            run.note(f"mutual information with the target's rows: {values}; kept: {NAMES[kept]}")
+            if kept != "guided":
+                yield Stage("keep", {}, train={}, below=(kept,))
 
     def _tilt(self, run: Run) -> tuple[float, ...] | None:
         """Return the factors (C,) that give the teacher's mean prediction the estimated class shares."""
@@ -93,6 +118,12 @@ class Guided:
         tilt = tilt_towards(run.predicted(), prior)
         run.note("estimated class shares of the target: " + ", ".join(f"{share:.2f}" for share in prior))
         return tuple(round(float(value), 6) for value in tilt)
+
+
+def _told(run: Run) -> float:
+    """Return the mutual information of the last model's predictions with rows of the target, in nats."""
+    seen = Seen(run.predicted(ROWS))
+    return information(seen, seen)
 
 
 def tilt_towards(probabilities: np.ndarray, prior: np.ndarray, steps: int = 200) -> np.ndarray:

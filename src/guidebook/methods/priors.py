@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from guidebook.evaluation.prior import calibrate, em_prior
+from guidebook.evaluation.prior import PULL, calibrate, em_prior
 
 if TYPE_CHECKING:
     from guidebook.evaluation.seen import Floats, Ints
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 def estimated_prior(run: Run) -> tuple[Floats, Floats, Floats]:
     """Return the source's and the target's class shares (C,), and the calibrated probabilities (N, C) on the pool.
 
-    The target's shares are those of calibrated expectation maximisation from the last stage's model. Without held-out
-    source rows (`task.dev: 0`) the calibration is fitted on rows that were trained on, and believes the model too much.
+    The target's shares are those of calibrated expectation maximisation from the last stage's model, drawn to the
+    source's: a model that leans to one class in the target would otherwise be taught that there is no other. Without
+    held-out source rows (`task.dev: 0`) the calibration is fitted on rows that were trained on, and believes the model
+    too much.
 
     Reference: Saerens et al. 2002; Alexandari et al. 2020 (see `evaluation.prior`).
     """
@@ -26,7 +28,7 @@ def estimated_prior(run: Run) -> tuple[Floats, Floats, Floats]:
     if run.planned or (shares == 0).any():
         return shares, shares, run.predicted()
     pool = calibrate(found[labels >= 0], labels[labels >= 0])(run.predicted())
-    return shares, em_prior(pool, shares), pool
+    return shares, em_prior(pool, shares, pull=PULL), pool
 
 
 def balanced_choice(probabilities: Floats, prior: Floats, share: float, threshold: float) -> tuple[Ints, Ints]:

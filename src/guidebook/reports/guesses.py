@@ -96,9 +96,17 @@ def _shares(prior: Facts, scores: Facts, source_prior: Mapping[str, float]) -> T
         other = (prior.get("confusion") or {}).get(name)
         truth = percent(counts[name] / total) if total and name in counts else ""
         on_source = percent(source_prior[name]) if name in source_prior else ""
-        rows.append((name, _share(share), _share(other) if other else "", on_source, truth))
-    columns = ("class", "guessed by EM, %", "by the confusion (BBSE), %", "source %", "truth %")
-    return Table("Class shares", columns, "lrrrr", tuple(rows))
+        pulled = percent(prior["pulled"][name]) if "pulled" in prior else ""
+        rows.append((name, _share(share), _share(other) if other else "", pulled, on_source, truth))
+    columns = (
+        "class",
+        "guessed by EM, %",
+        "by the confusion (BBSE), %",
+        "EM drawn to the source, which is acted on, %",
+        "source %",
+        "truth %",
+    )
+    return Table("Class shares", columns, "lrrrrr", tuple(rows))
 
 
 def _share(share: Mapping[str, float]) -> str:

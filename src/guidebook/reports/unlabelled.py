@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from guidebook.evaluation.prior import doubt
+
 CLASSES_SHOWN = 5
-VAGUE = 0.5  # an interval that is wider says nothing
 
 
 def said_without_labels(scores: Mapping[str, Any], method: str, name: str) -> list[str]:
@@ -25,8 +26,8 @@ def said_without_labels(scores: Mapping[str, Any], method: str, name: str) -> li
                 f"{target['name']}, guessed without labels: {name} is right on about {_interval(guess)[0]} % (ATC; "
                 f"{_interval(guess)[1]} by chance in the rows, its own error comes on top)."
             )
-        if "prior" in target and max(s["high"] - s["low"] for s in target["prior"]["em"].values()) > VAGUE:
-            lines.append(f"{target['name']}: its class shares cannot be guessed, the model hardly tells classes apart.")
+        if "prior" in target and (why := doubt(target["prior"]["em"], scores["source_prior"])):
+            lines.append(f"{target['name']}: its class shares cannot be guessed; {why}.")
         elif "prior" in target:
             shares = ", ".join(
                 f"{label} {_interval(share)[0]} % ({_interval(share)[1]}; source "

@@ -26,6 +26,7 @@ NAMES = {
     "seed_agreement": "GDE, other draws of labels",
     "em": "EM, calibrated",
     "confusion": "BBSE",
+    "pulled": "EM, drawn to the source",
 }
 WORLDS = {"": "as it is", **{shift: shift for shift in SHIFTS}}
 
@@ -156,10 +157,12 @@ def _priors(records: Sequence[Record]) -> list[str]:
             start = f"| `{method}` | {labels or 'all'} | {WORLDS[world]} "
             same = [r["source_share"] - r["pool_share"] for r in here]
             lines.append(f"{start}| same as source {_errors(same)} | | {len(here)} |")
-            for name in here[0]["prior"]:
-                off = [r["prior"][name]["estimate"] - r["pool_share"] for r in here]
-                inside = [r["prior"][name]["low"] <= r["pool_share"] <= r["prior"][name]["high"] for r in here]
-                lines.append(f"{start}| {NAMES[name]} {_errors(off)} | {share(inside)} | {len(here)} |")
+            for name in dict.fromkeys(name for r in here for name in r["prior"]):
+                known = [(r["prior"][name], r["pool_share"]) for r in here if name in r["prior"]]
+                off = [guess["estimate"] - truth for guess, truth in known]
+                inside = [guess["low"] <= truth <= guess["high"] for guess, truth in known if "low" in guess]
+                held_in = share(inside) if inside else ""
+                lines.append(f"{start}| {NAMES[name]} {_errors(off)} | {held_in} | {len(known)} |")
     return lines
 
 
@@ -169,19 +172,20 @@ def _errors(off: Sequence[float]) -> str:
 
 def _correction(records: Sequence[Record]) -> list[str]:
     lines = [
-        "What the correction by EM's shares does to the accuracy (calibrated alone, then corrected; points, with an "
-        "interval over sources):",
+        "What a correction does to the accuracy: calibrated alone; then corrected by EM's shares; by those drawn to "
+        "the source, which is what guidebook acts on (points, with an interval over sources):",
         "",
-        "| method | labels | target | accuracy | calibrated minus it | corrected minus it |",
-        "|---|---|---|---|---|---|",
+        "| method | labels | target | accuracy | calibrated minus it | by EM | by EM drawn to the source |",
+        "|---|---|---|---|---|---|---|",
     ]
     for method, labels in dict.fromkeys((r["method"], r["labels"]) for r in records):
         for world in SHIFTS:
             here = [r for r in records if (r["method"], r["labels"], r["shift"]) == (method, labels, world)]
             if here:
                 gains = [
-                    points(over_records(here, lambda r, key=key: r[key] - r["accuracy"]))
-                    for key in ("accuracy_calibrated", "accuracy_corrected")
+                    points(over_records(known, lambda r, key=key: r[key] - r["accuracy"])) if known else ""
+                    for key in ("accuracy_calibrated", "accuracy_corrected", "accuracy_pulled")
+                    for known in [[r for r in here if key in r]]
                 ]
                 lines.append(
                     f"| `{method}` | {labels or 'all'} | {world} | {100 * np.mean([r['accuracy'] for r in here]):.1f} "

@@ -33,7 +33,7 @@ from guidebook.compare.work import Share
 from guidebook.data.corpus import labels_of
 from guidebook.data.domains import Domain
 from guidebook.evaluation.estimates import estimates
-from guidebook.evaluation.prior import calibrate, corrected, estimated_priors
+from guidebook.evaluation.prior import PULL, calibrate, corrected, em_prior, estimated_priors
 from guidebook.evaluation.records import append_record, machine, read_records, versions
 from guidebook.evaluation.seen import Seen
 from guidebook.inspection.overlap import vocabulary_overlap
@@ -91,10 +91,10 @@ class Budget:
     max_length: int = 128
 
 
-def everything(domains: Sequence[str]) -> Iterator[Job]:
+def everything(domains: Sequence[str], methods: Sequence[str] = METHODS) -> Iterator[Job]:
     """Yield all jobs, the first draw of everything first; few labels before all, targets as they are before others."""
     for draw, labels, shift in itertools.product(range(max(DRAWS.values())), DRAWS, (AS_IT_IS, *SHIFTS)):
-        for (source, target), method in itertools.product(itertools.permutations(domains, 2), METHODS):
+        for (source, target), method in itertools.product(itertools.permutations(domains, 2), methods):
             if draw < DRAWS[labels]:
                 yield Job(method, source, target, draw, labels, shift)
 
@@ -190,13 +190,13 @@ class World:
     made: dict[Job, tuple[Material, dict[str, Floats]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, budget: Budget, data: Data) -> World:
-        """Return a world whose base has read every text of the study."""
+    def of(cls, budget: Budget, data: Data, methods: Sequence[str] = METHODS) -> World:
+        """Return a world whose base has read every text of the study, if a method asks for that."""
         whole, data = data, with_small_pools(data, budget.pool_rows)
         first = next(everything(data.domains))
         _, engine = prepare(recipe_for(first, budget, data), Listener())
         looked = Looked(engine.pooling)
-        for number, domain in enumerate(data.domains, 1):
+        for number, domain in enumerate(data.domains if "linear_probe" in methods else (), 1):
             for texts in (data.of(domain, "train", "dev")["texts"], data.pool(domain)["texts"]):
                 looked.read(engine, texts, budget.max_length)
             print(f"the base has read {number} of {len(data.domains)} domains", flush=True)
@@ -263,14 +263,17 @@ def class_shares(found: Mapping[str, Floats], dev: Floats, gold: Floats, seed: i
     priors = estimated_priors(found["source"], dev, found["pool"], draws=RESAMPLES, seed=seed)
     here, fit = np.bincount(dev) / len(dev), calibrate(found["source"], dev)
     calm = fit(found["target"])
+    pulled = em_prior(fit(found["pool"]), here, pull=PULL)
     return {
         "prior": {
             name: {"estimate": prior.estimate[-1], "low": prior.low[-1], "high": prior.high[-1]}
             for name, prior in priors.items()
-        },
+        }
+        | {"pulled": {"estimate": pulled[-1]}},
         "source_share": here[-1],
         "accuracy_calibrated": (calm.argmax(1) == gold).mean(),
         "accuracy_corrected": (corrected(calm, here, priors["em"].estimate).argmax(1) == gold).mean(),
+        "accuracy_pulled": (corrected(calm, here, pulled).argmax(1) == gold).mean(),
     }
 
 
@@ -288,6 +291,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--amazon", type=Path, required=True)
     parser.add_argument("--records", type=Path, default=Path(__file__).parent / "records.jsonl")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--share", type=Share.of, default=Share(), help="part of the work, for example 2/4")
     parser.add_argument("--threads", type=int, default=1)
     for item in Budget.__dataclass_fields__.values():
@@ -295,20 +299,20 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     budget = Budget(**{name: getattr(options, name) for name in Budget.__dataclass_fields__})
-    work(options.records, options.share, budget, read("amazon", options.amazon))
+    work(options.records, options.share, budget, read("amazon", options.amazon), options.methods)
 
 
-def work(place: Path, share: Share, budget: Budget, data: Data) -> None:
+def work(place: Path, share: Share, budget: Budget, data: Data, methods: Sequence[str] = METHODS) -> None:
     """Do the jobs of this share that have no record; one that fails is named and left, the others go on."""
     fingerprint = Host.load(budget.base).fingerprint  # a base that was trained further is another one
     records = [record for record in read_records(place) if record["base_fingerprint"] == fingerprint]
-    jobs = list(everything(data.domains))
+    jobs = list(everything(data.domains, methods))
     jobs = share_of(jobs, [job.cell for job in jobs], share)
     todo = [job for job in jobs if not done(records, job, budget)]
     print(f"{len(todo)} of {len(jobs)} runs to do", flush=True)
     if not todo:
         return
-    world, failed = World.of(budget, data), 0
+    world, failed = World.of(budget, data, methods), 0
     for job in todo:
         try:
             record = run_job(job, world)

@@ -11,9 +11,11 @@ import pytest
 import guidebook as gb
 from guidebook.adaptation import adapt
 from guidebook.audit import judge, plan_audit, pool_of, read_labels
-from guidebook.caution import TWIN, caution
+from guidebook.caution import caution
 from guidebook.cli.main import main
 from guidebook.errors import InputError
+from guidebook.evaluation.drift import TWIN
+from guidebook.reports.unlabelled import said_without_labels
 from tiny import LABELS, TEXTS, tiny_recipe
 
 
@@ -46,8 +48,8 @@ def truth(row):
 
 
 def test_rows_are_written_labelled_and_judged(book, tmp_path, capsys):
-    assert main(["predict", str(book.path), str(book.path.parent / "kitchen.csv"), "--guard", "-q"]) == 2
-    assert "was not audited" in capsys.readouterr().err
+    assert main(["predict", str(book.path), str(book.path.parent / "kitchen.csv"), "--guard", "-q"]) == 0
+    capsys.readouterr()
     file = tmp_path / "rows.csv"
     assert main(["audit", str(book.path), "--label", "40", "--out", str(file), "-q"]) == 0
     rows = fill(file, truth)
@@ -93,6 +95,22 @@ def test_a_guarded_prediction_heeds_the_verdict(book, monkeypatch, verdict, vari
             place.unlink()
         else:
             place.write_text(before)
+
+
+@pytest.mark.parametrize(("adapted", "variant"), [(0.1, TWIN), (0.3, "kitchen"), (0.4, "kitchen")])
+def test_without_an_audit_the_guard_goes_by_what_the_model_tells_of_the_target(book, monkeypatch, adapted, variant):
+    monkeypatch.setattr("guidebook.caution.AUDIT", "no-audit.json")
+    scores = {"domain_fusion": {"information": adapted}, TWIN: {"information": 0.3}}
+    monkeypatch.setitem(book.meta["scores"]["targets"][0], "validators", scores)
+    careful, said = caution(book, "kitchen", guard=True)
+    assert careful.variant == variant
+    assert said.startswith("kitchen was not audited")
+    assert ("less about its rows" in said) == (variant == TWIN)
+    lines = said_without_labels(book.meta["scores"], "domain_fusion", "domain fusion")
+    assert any("a sign that adapting drove it off" in line for line in lines) == (variant == TWIN)
+    monkeypatch.setitem(book.meta["scores"]["targets"][0], "validators", {})
+    with pytest.raises(InputError, match="nothing to guard by"):
+        caution(book, "kitchen", guard=True)
 
 
 def plan(agree: int = 60, apart: int = 40, labelled: int = 30):

@@ -13,6 +13,7 @@ from guidebook.data.corpus import Corpus
 from guidebook.data.describe import describe
 from guidebook.data.domains import LabelSet, Population
 from guidebook.data.tags import TagSet, flat
+from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.entities import entity_difference, entity_scores
 from guidebook.evaluation.metrics import classification_scores
 from guidebook.evaluation.records import machine, versions
@@ -22,7 +23,6 @@ from guidebook.text_account import text_evaluation, text_samples
 from guidebook.training.engine import Engine, Outcome
 from guidebook.training.run import Material
 
-TWIN = "source_only"
 NEVER_CUT = 2**31
 
 

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from guidebook.artifact import Guidebook
-from guidebook.caution import AUDIT, TWIN, target_of
+from guidebook.caution import AUDIT, target_of
 from guidebook.data.domains import Domain, LabelSet, Population, domain_from, load_text
 from guidebook.data.labels import normalise
 from guidebook.data.streams import seed_for
 from guidebook.errors import InputError
+from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.prediction_powered import prediction_powered
 from guidebook.evaluation.seen import Floats, Ints
 from guidebook.evaluation.statistics import Interval

@@ -1,4 +1,4 @@
-"""Predict with caution: what an audit decided, other class shares, no answer where rows are unlike every domain."""
+"""Predict with caution: what an audit or a sign of harm says, other class shares, no answer for strange rows."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from safetensors.numpy import load_file
 from guidebook.artifact import Guidebook
 from guidebook.errors import InputError, nearest
 from guidebook.evaluation.abstention import Reference, strangeness
+from guidebook.evaluation.drift import SCORE, TWIN, drift
 from guidebook.evaluation.prior import Calibration, corrected, doubt
 from guidebook.evaluation.seen import Floats
 from guidebook.training.prediction import make_rows, pooled_rows
 from guidebook.writing import BASE_VARIANT, KNOWN_ROWS
 
-TWIN = "source_only"
 AUDIT = "audit.json"
 ESTIMATED = "estimated"
 
@@ -59,7 +59,8 @@ def caution(
         domain: A target it serves, "source_only", or "auto" where there is one.
         prior: "estimated" (as guessed when the guidebook was made), or "0.1,0.9" in the order of the labels.
         abstain: Share of known rows that may be left out as unlike source and target, 0..1.
-        guard: Let the source-only twin answer where an audit found that it should.
+        guard: Let the source-only twin answer where an audit found that it should, or, without an audit, where the
+            adapted model tells less about the target's rows.
 
     Raises:
         InputError: what is asked needs something that the guidebook does not hold, or is no share.
@@ -93,23 +94,40 @@ def target_of(book: Guidebook, domain: str) -> str:
 
 
 def guarded(book: Guidebook, domain: str) -> tuple[str, str]:
-    """Return the variant that should answer for a domain, and why.
+    """Return the variant that should answer for a domain, and why: by its audit, else by what it tells of the target.
 
     Raises:
-        InputError: the domain was not audited.
+        InputError: the domain was not audited, and nothing was said of it without labels.
     """
     target = target_of(book, domain)
     place = book.path / AUDIT
     found = json.loads(place.read_text(encoding="utf8")).get(target) if place.exists() else None
     if found is None or "verdict" not in found:
-        raise InputError(
-            f"{target} was not audited, so there is nothing to guard by. Label some rows first: "
-            f"guidebook audit {book.path} --label 100."
-        )
+        return by_drift(book, domain, target)
     if found["verdict"] == "keep_source_only":
         return TWIN, f"the audit of {target} says: keep source-only"
     words = "ship" if found["verdict"] == "ship" else f"label {found['more']} more rows; until then the adapted model"
     return domain, f"the audit of {target} says: {words}"
+
+
+def by_drift(book: Guidebook, domain: str, target: str) -> tuple[str, str]:
+    """Return the variant that should answer for a domain that was not audited, and why.
+
+    Raises:
+        InputError: nothing was said of the domain without labels.
+    """
+    entries = {entry["name"]: entry for entry in book.meta.get("scores", {}).get("targets", ())}
+    scores, method = entries.get(target, {}).get("validators", {}), book.meta["method"]
+    if not all(SCORE in scores.get(arm, {}) for arm in (method, TWIN)):
+        raise InputError(
+            f"{target} was not audited, so there is nothing to guard by. Label some rows first: "
+            f"guidebook audit {book.path} --label 100."
+        )
+    lost = drift(scores, method)
+    if lost is None:
+        return domain, f"{target} was not audited; no sign that adapting drove the model off"
+    told = f"it tells less about its rows than the twin does ({lost[0]:.2f} against {lost[1]:.2f})"
+    return TWIN, f"{target} was not audited, and {told}: source-only answers"
 
 
 def prior_of(book: Guidebook, domain: str, prior: str) -> Floats:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from guidebook.account import TWIN
 from guidebook.data.domains import Population
 from guidebook.data.streams import seed_for
 from guidebook.data.tags import flat
 from guidebook.data.tokens import chunk
 from guidebook.evaluation.closer import align, calibration_bins, changed_words, project
+from guidebook.evaluation.drift import TWIN
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.prediction import Rows, make_rows, pooled_rows

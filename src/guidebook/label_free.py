@@ -11,6 +11,7 @@ from guidebook.data.corpus import documents, labels_of
 from guidebook.data.domains import Population, select_rows
 from guidebook.data.streams import seed_for
 from guidebook.evaluation.abstention import Reference, reference
+from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.estimates import estimates
 from guidebook.evaluation.forgetting import language_loss
 from guidebook.evaluation.prior import PULL, Prior, calibrate, doubt, em_prior, estimated_priors
@@ -19,7 +20,6 @@ from guidebook.evaluation.validators import VALIDATORS, best, validate
 from guidebook.training.engine import Engine, Outcome
 from guidebook.training.run import Material
 
-TWIN = "source_only"
 ROWS = 256  # of a domain, where the base has to run over them
 FREE_ROWS = 2_000  # of a domain, where predictions are there already
 LM_ROWS = 48

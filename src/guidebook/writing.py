@@ -13,8 +13,8 @@ import numpy as np
 from safetensors.numpy import save_file as save_rows
 from safetensors.torch import load_file, save_file
 
-from guidebook.account import TWIN
 from guidebook.errors import InputError
+from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.records import append_record
 from guidebook.reports.card import write_card
 from guidebook.reports.page import write_report

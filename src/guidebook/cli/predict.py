@@ -45,7 +45,14 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Write the lines here instead of stdout.", show_default=False)
     ] = None,
-    guard: Annotated[bool, typer.Option("--guard", help="Let the twin answer where `audit` found it better.")] = False,
+    guard: Annotated[
+        bool,
+        typer.Option(
+            "--guard",
+            help="Let the twin answer where `audit` found it better, or, without an audit, where the adapted model "
+            "tells less about the target's rows.",
+        ),
+    ] = False,
     prior: Annotated[
         str | None,
         typer.Option(help="Correct for class shares: estimated, or 0.1,0.9 in the labels' order.", show_default=False),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from guidebook.errors import InputError
+from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.picks import ORACLE, SOURCE, Candidate, Pick, oriented, picks
 from guidebook.evaluation.ranking import holm, rank_correlation, ranks
 from guidebook.evaluation.statistics import Cell, GroupedDifference, grouped_difference, smallest_detectable
@@ -24,7 +25,6 @@ OVER = {
     "draws": "these directions, with new draws of labels",
     "rows": "these trained models alone",
 }
-TWIN = "source_only"
 
 
 @dataclass(frozen=True)

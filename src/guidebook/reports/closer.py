@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from guidebook.evaluation.drift import TWIN
 from guidebook.reports.figures import Curve, can_draw, curves, reliability, scatter
-from guidebook.reports.summary import TWIN, Facts, arm_name
+from guidebook.reports.summary import Facts, arm_name
 
 MOST_LINES = 6
 """Curves in one figure."""

@@ -14,12 +14,12 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from guidebook.errors import InputError
+from guidebook.evaluation.drift import TWIN
 from guidebook.reports.closer import closer
 from guidebook.reports.figures import HOW_TO, can_draw
 from guidebook.reports.guesses import guesses
 from guidebook.reports.intervals import Mark, Scale, accuracy_mark, difference_mark
 from guidebook.reports.summary import (
-    TWIN,
     Facts,
     arm_name,
     difference_of,

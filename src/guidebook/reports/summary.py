@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
+from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.statistics import Interval, smallest_detectable
 from guidebook.reports.texts import Outcome, loss_rows, sample_rows, text_notes, text_verdict
 from guidebook.reports.unlabelled import said_without_labels
 
 Facts = Mapping[str, Any]
 
-TWIN = "source_only"
 ARM_NAMES = {"tfidf": "TF-IDF", "linear_probe": "linear probe", TWIN: "source only"}
 
 

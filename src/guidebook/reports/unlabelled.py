@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from guidebook.evaluation.drift import drift
 from guidebook.evaluation.prior import doubt
 
 CLASSES_SHOWN = 5
@@ -25,6 +26,12 @@ def said_without_labels(scores: Mapping[str, Any], method: str, name: str) -> li
             lines.append(
                 f"{target['name']}, guessed without labels: {name} is right on about {_interval(guess)[0]} % (ATC; "
                 f"{_interval(guess)[1]} by chance in the rows, its own error comes on top)."
+            )
+        if lost := drift(target.get("validators", {}), method):
+            lines.append(
+                f"{target['name']}: {name} tells less about the rows there than source only does (mutual information "
+                f"{lost[0]:.2f} against {lost[1]:.2f}), a sign that adapting drove it off; with `predict --guard` "
+                "source only answers."
             )
         if "prior" in target and (why := doubt(target["prior"]["em"], scores["source_prior"])):
             lines.append(f"{target['name']}: its class shares cannot be guessed; {why}.")

@@ -11,17 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from guidebook.evaluation.drift import SCORE
 from guidebook.evaluation.picks import FLAGSHIP, ORACLE, RANDOM, Candidate, oriented, picks
 from guidebook.evaluation.ranking import rank_correlation
 from guidebook.evaluation.validators import VALIDATORS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from catalogue.study import TAKES_LABELS, TWIN
-from trust.intervals import Record, over_cells, over_sources
+from trust.intervals import Record, over_cells, over_sources, points, share
 
 FUSION = "domain_fusion"
 ENOUGH = 30
 """Candidates in a cell from which on a choice among them says something."""
+MUCH = 0.03
+TELLS = {"less than half as much": 0.5, "less": 1.0, "as much or more": math.inf}
+"""What a share of the twin's mutual information is called, and where that ends."""
 AT_CHANCE = 0.6
 """Source accuracy under which a candidate of two classes has learned next to nothing."""
 
@@ -111,6 +115,7 @@ def picks_page(records: Sequence[Record]) -> str:
             title += f"{spent['adapter']}" if budget else "runs of all budgets together"
             about = f"Base `{cells[0][0]['budget']['base']}`, fingerprint `{fingerprint[:12]}`."
             lines += ["", title, "", *_about(usable, about), "", *_ranking(usable), "", *_regrets(usable)]
+            lines += ["", *_drifts(usable)] if budget else []
     return "\n".join(lines) + "\n" if lines else "No record yet.\n"
 
 
@@ -184,4 +189,30 @@ def _regrets(usable: Sequence[tuple[list[Record], list[Candidate]]]) -> list[str
         limits = f"{100 * mean.low:+.1f} … {100 * mean.high:+.1f}" if mean.high > mean.low else "—"
         lines.append(f"| {name} | {100 * mean.estimate:.1f} | {limits} | {100 * worst:.1f} | {len(values)} |")
     assert RANDOM in found
+    return lines
+
+
+def _drifts(usable: Sequence[tuple[list[Record], list[Candidate]]]) -> list[str]:
+    """Return what became of models that tell less of the target's rows than their twin, and of the others."""
+    found: dict[str, list[tuple[str, int, str, float]]] = defaultdict(list)
+    for cell, candidates in usable:
+        told = {c.name: c for c in candidates if SCORE in c.scores}
+        twin = told.pop(TWIN, None)
+        for other in told.values() if twin is not None else ():
+            part = other.scores[SCORE] / max(twin.scores[SCORE], 1e-9)
+            place = cell[0]["source"], cell[0]["draw"], f"{cell[0]['target']} {other.name}"
+            gain = float(other.correct.mean() - twin.correct.mean())
+            found[next(name for name, most in TELLS.items() if part < most)].append((*place, gain))
+    if not found:
+        return []
+    lines = [
+        f"Mutual information of a model with the target's rows beside that of `{TWIN}` in its cell, and its accuracy:",
+        "",
+        f"| it tells | models | accuracy minus `{TWIN}`, points | below it | below it by over {100 * MUCH:g} points |",
+        "|---|---|---|---|---|",
+    ]
+    for name in TELLS:
+        if gains := [gain for *_, gain in found[name]]:
+            below = (share([gain < -least for gain in gains]) for least in (0, MUCH))
+            lines.append(f"| {name} | {len(gains)} | {points(over_sources(found[name]))} | {' | '.join(below)} |")
     return lines

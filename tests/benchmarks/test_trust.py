@@ -208,6 +208,20 @@ def test_correlations_are_turned_so_that_higher_is_better_and_bad_candidates_are
     assert report.picks_page([]) == "No record yet.\n"
 
 
+def test_models_that_tell_less_than_their_twin_are_counted_apart() -> None:
+    marks = {"source_only": (0.3, "1110"), "dann": (0.1, "1000"), "mixed": (0.2, "1110"), "ssd": (0.3, "1111")}
+    records = [scored_record(m, CELLS[0], hits, information=told) for m, (told, hits) in marks.items()]
+    rows = {
+        line.split(" | ")[0].strip("| "): line
+        for line in report.picks_page(records).splitlines()
+        if line[:3] == "| l" or "as much or" in line
+    }
+    half, less, more = (rows[name] for name in picking.TELLS)
+    assert "| 1 | -50.0 | 100 %" in half
+    assert "| 1 | +0.0 | 0 %" in less
+    assert "| 1 | +25.0 | 0 %" in more
+
+
 def test_the_chance_of_test_rows_widens_an_interval_and_never_narrows_it() -> None:
     guess = {"estimate": 0.7, "low": 0.68, "high": 0.72}
     assert guessing.held(guess, 0.71)

@@ -33,9 +33,9 @@ ROWS = 1000
 class Guided:
     """Learn from labels alone, then fused, then guided by the adapters' average; keep what tells most of the target.
 
-    The first model learns the task alone. The second fuses the domains and learns the task beside the target's
-    language. The third goes on from it and follows the average of its own adapters. Kept is the one whose predictions
-    of the target's pool have the largest mutual information with its rows: a model that drifts to one class loses it.
+    The first model learns the task alone, the second fuses the domains first. The third goes on from the second and
+    follows the average of its own adapters, beside the target's language. Kept is the one whose predictions of the
+    target's pool have the largest mutual information with its rows: a model that drifts to one class loses it.
 
     The average (the teacher) reads whole target texts, the student masked ones; one forward of the masked texts serves
     language modelling and the distillation. The teacher's predictions are tilted so that their mean has the class
@@ -55,7 +55,7 @@ class Guided:
     fuse: bool = True
     """Begin with the fusion stage of domain_fusion."""
     lm_weight: float = 0.2
-    """Of language modelling on the target beside the task, in both later stages; 0: none."""
+    """Of language modelling on the target in the last stage; 0: none."""
     distil_weight: float = 1.0
     """Of following the teacher, after the ramp."""
     temperature: float = 1.0
@@ -78,7 +78,7 @@ class Guided:
             raise InputError("method.threshold is expected in [0, 1) and method.ramp in (0, 1].")
 
     def plan(self, run: Run) -> Iterator[Stage]:
-        """Learn alone; fuse, learn task and language; follow the average; keep one."""
+        """Learn alone; fuse and learn; follow the average; keep one."""
         told: dict[str, float] = {}
         if self.choose:
             yield Stage("alone", {"task": TaskLoss(run.source)}, train={"task": None})
@@ -87,19 +87,23 @@ class Guided:
         if self.fuse:
             start = "domain"
             yield Stage("fuse", {"lm": LanguageModelling(run.text(("source", "targets")))}, train={"domain": None})
-        pool, how = run.pool("target"), HOW[run.corrupts]
-        both: dict[str, Loss] = {"task": TaskLoss(run.source)}
-        if self.lm_weight:
-            both["lm"] = LanguageModelling(pool)
-        weights = {"lm": lambda fraction: self.lm_weight}
-        yield Stage("learn", both, train={"fused": start}, weights=weights)
+        yield Stage("learn", {"task": TaskLoss(run.source)}, train={"fused": start})
         told["fused"] = _told(run)
-        follow = Distillation(pool, how, self.temperature, self.threshold, self._tilt(run))
+        pool, how = run.pool("target"), HOW[run.corrupts]
+        losses: dict[str, Loss] = {
+            "task": TaskLoss(run.source),
+            "distil": Distillation(pool, how, self.temperature, self.threshold, self._tilt(run)),
+        }
+        if self.lm_weight:
+            losses["lm"] = LanguageModelling(pool)
         yield Stage(
             "guide",
-            {**both, "distil": follow},
+            losses,
             train={"guided": "fused"},
-            weights={**weights, "distil": lambda fraction: self.distil_weight * ramp_up(fraction, self.ramp)},
+            weights={
+                "distil": lambda fraction: self.distil_weight * ramp_up(fraction, self.ramp),
+                "lm": lambda fraction: self.lm_weight,
+            },
             teacher=Teacher(self.half_life, keep=True),
         )
         told["guided"] = _told(run)

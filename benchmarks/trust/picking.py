@@ -115,7 +115,7 @@ def picks_page(records: Sequence[Record]) -> str:
             title += f"{spent['adapter']}" if budget else "runs of all budgets together"
             about = f"Base `{cells[0][0]['budget']['base']}`, fingerprint `{fingerprint[:12]}`."
             lines += ["", title, "", *_about(usable, about), "", *_ranking(usable), "", *_regrets(usable)]
-            lines += ["", *_drifts(usable)] if budget else []
+            lines += ["", *_drifts(usable), "", *_guarded(usable)] if budget else []
     return "\n".join(lines) + "\n" if lines else "No record yet.\n"
 
 
@@ -216,3 +216,25 @@ def _drifts(usable: Sequence[tuple[list[Record], list[Candidate]]]) -> list[str]
             below = (share([gain < -least for gain in gains]) for least in (0, MUCH))
             lines.append(f"| {name} | {len(gains)} | {points(over_sources(found[name]))} | {' | '.join(below)} |")
     return lines
+
+
+def _guarded(usable: Sequence[tuple[list[Record], list[Candidate]]]) -> list[str]:
+    """Return what `domain_fusion` gains over the twin always, where it tells as much as the twin, and at best."""
+    found: dict[str, list[tuple[str, int, str, float]]] = defaultdict(list)
+    for cell, candidates in usable:
+        told = {c.name: c for c in candidates if SCORE in c.scores}
+        if FUSION in told and TWIN in told:
+            fused, twin = told[FUSION], told[TWIN]
+            gain = float(fused.correct.mean() - twin.correct.mean())
+            kept = gain if fused.scores[SCORE] >= twin.scores[SCORE] else 0.0
+            place = cell[0]["source"], cell[0]["draw"], cell[0]["target"]
+            for name, value in (
+                ("always", gain),
+                ("where it tells as much", kept),
+                ("where it is better", max(gain, 0.0)),
+            ):
+                found[name].append((*place, value))
+    if not found:
+        return []
+    said = "; ".join(f"{name} {points(over_sources(values))}" for name, values in found.items())
+    return [f"Taking `{FUSION}` in place of `{TWIN}`, points, {len(found['always'])} cells: {said}."]

@@ -222,6 +222,17 @@ def test_models_that_tell_less_than_their_twin_are_counted_apart() -> None:
     assert "| 1 | +25.0 | 0 %" in more
 
 
+def test_fusion_is_taken_where_it_tells_as_much() -> None:
+    runs = [
+        scored_record(method, cell, marks, information=told)
+        for cell, fused in ((CELLS[0], (0.2, "1000")), (CELLS[2], (0.4, "1111")))
+        for method, told, marks in (("source_only", 0.3, "1110"), ("domain_fusion", *fused), ("ssd", 0.1, "1110"))
+    ]
+    said = report.picks_page(runs)
+    for name, gain in (("always", -12.5), ("where it tells as much", 12.5), ("where it is better", 12.5)):
+        assert f"{name} {gain:+.1f} (" in said
+
+
 def test_the_chance_of_test_rows_widens_an_interval_and_never_narrows_it() -> None:
     guess = {"estimate": 0.7, "low": 0.68, "high": 0.72}
     assert guessing.held(guess, 0.71)

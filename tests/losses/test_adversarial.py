@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -28,10 +29,26 @@ def views(loss: Adversarial, fraction: float, modules: Any) -> list[View]:
     return found
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
-def test_the_rows_get_the_critics_gradient_reversed_by_the_ramp_and_the_critic_its_own(fraction: float) -> None:
+def teach(critic: Any, sides: int) -> None:
+    """Let a critic learn the views by heart, or (-1) the two domains exchanged."""
+    optimiser = torch.optim.Adam(critic.parameters(), lr=0.05)
+    given = views(Adversarial(stream("a"), stream("b")), 0.0, {})
+    hidden, mask = (torch.cat([getattr(view, name) for view in given]).detach() for name in ("hidden", "mask"))
+    truth = torch.tensor([0] * 32 + [1] * 32 if sides == 1 else [1] * 32 + [0] * 32)
+    for _ in range(100):
+        optimiser.zero_grad()
+        functional.cross_entropy(critic(hidden, mask), truth).backward()
+        optimiser.step()
+    critic.zero_grad()
+
+
+@pytest.mark.parametrize(("fraction", "sides"), [(0.0, 1), (0.3, 1), (1.0, 1), (1.0, -1)])
+def test_the_rows_get_the_critics_gradient_reversed_by_the_ramp_and_the_critic_its_own(
+    fraction: float, sides: int
+) -> None:
     loss = Adversarial(stream("a"), stream("b"))
     modules = loss.modules(FACTS)
+    teach(modules["critic"], sides)
     seen = views(loss, fraction, modules)
     out = loss(seen)
     out["loss"].backward()
@@ -42,11 +59,14 @@ def test_the_rows_get_the_critics_gradient_reversed_by_the_ramp_and_the_critic_i
     critic.zero_grad()
     logits = critic(hidden, torch.cat([view.mask for view in plain]))
     truth = torch.tensor([0] * 32 + [1] * 32)
-    (functional.cross_entropy(logits, truth, reduction="sum") / 2).backward()
+    plain_loss = functional.cross_entropy(logits, truth, reduction="sum") / 2
+    plain_loss.backward()
+    strength = ramp(fraction) if sides == 1 else 0.0  # at rest while the critic is wrong
+    assert (float(plain_loss.detach()) < 32 * math.log(2)) == (sides == 1)
     for reversed_view, view in zip(seen, plain, strict=True):
         assert reversed_view.hidden.grad is not None
         assert view.hidden.grad is not None
-        torch.testing.assert_close(reversed_view.hidden.grad, -ramp(fraction) * view.hidden.grad)
+        torch.testing.assert_close(reversed_view.hidden.grad, -strength * view.hidden.grad)
     for gradient, parameter in zip(own, critic.parameters(), strict=True):
         torch.testing.assert_close(gradient, parameter.grad)  # always at full strength
     assert float(out["accuracy"]) == pytest.approx(float((logits.argmax(1) == truth).float().mean()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ ENOUGH = 640
 
 class _Reverse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, strength: float) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, strength: float | Tensor) -> Tensor:
         ctx.strength = strength
         return rows.view_as(rows)
 
@@ -37,7 +38,7 @@ class _Reverse(torch.autograd.Function):
         return -ctx.strength * gradients[0], None
 
 
-def reverse_gradient(rows: Tensor, strength: float) -> Tensor:
+def reverse_gradient(rows: Tensor, strength: float | Tensor) -> Tensor:
     """Return the rows as they are; their gradient comes back multiplied by -strength.
 
     Reference: Ganin and Lempitsky 2015, Unsupervised Domain Adaptation by Backpropagation, ICML, section 3.
@@ -89,6 +90,9 @@ class Adversarial:
     The critic itself always learns at full strength: the ramp is in the reversal alone. With the ramp as the weight
     of the whole loss the critic would not learn while it is zero.
 
+    The reversal rests while the critic does worse than guessing. Its cross-entropy has no upper bound: an adapter that
+    went on raising it would drive the hidden states ever further, and the task's gradient would drown in that.
+
     Raises:
         InputError: a stream with fewer rows than a step.
     """
@@ -129,11 +133,13 @@ class Adversarial:
         """Return half the summed cross-entropy over the rows of both domains, and the critic's accuracy."""
         source, target = views
         critic = cast(Critic, source.modules["critic"])
-        hidden = torch.cat([source.hidden, target.hidden])  # (S + R, T, H)
-        hidden = reverse_gradient(hidden, ramp(source.fraction, self.gamma))
-        logits = critic(hidden, torch.cat([source.mask, target.mask]))
-        truth = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        hidden, mask = torch.cat([source.hidden, target.hidden]), torch.cat([source.mask, target.mask])  # (S + R, T, H)
+        truth = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
         truth[len(source.hidden) :] = 1
+        with torch.no_grad():
+            guessing = functional.cross_entropy(critic(hidden, mask), truth) >= math.log(2)
+        strength = ramp(source.fraction, self.gamma) * (~guessing).float()  # stays on the device
+        logits = critic(reverse_gradient(hidden, strength), mask)
         right = (logits.detach().argmax(1) == truth).sum()
         critic.watch(right, len(logits), source.fraction)
         loss = functional.cross_entropy(logits, truth, reduction="sum") / 2  # counted in rows of one domain

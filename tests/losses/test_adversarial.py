@@ -29,26 +29,10 @@ def views(loss: Adversarial, fraction: float, modules: Any) -> list[View]:
     return found
 
 
-def teach(critic: Any, sides: int) -> None:
-    """Let a critic learn the views by heart, or (-1) the two domains exchanged."""
-    optimiser = torch.optim.Adam(critic.parameters(), lr=0.05)
-    given = views(Adversarial(stream("a"), stream("b")), 0.0, {})
-    hidden, mask = (torch.cat([getattr(view, name) for view in given]).detach() for name in ("hidden", "mask"))
-    truth = torch.tensor([0] * 32 + [1] * 32 if sides == 1 else [1] * 32 + [0] * 32)
-    for _ in range(100):
-        optimiser.zero_grad()
-        functional.cross_entropy(critic(hidden, mask), truth).backward()
-        optimiser.step()
-    critic.zero_grad()
-
-
-@pytest.mark.parametrize(("fraction", "sides"), [(0.0, 1), (0.3, 1), (1.0, 1), (1.0, -1)])
-def test_the_rows_get_the_critics_gradient_reversed_by_the_ramp_and_the_critic_its_own(
-    fraction: float, sides: int
-) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 1.0])
+def test_the_rows_get_the_critics_gradient_reversed_by_the_ramp_and_the_critic_its_own(fraction: float) -> None:
     loss = Adversarial(stream("a"), stream("b"))
     modules = loss.modules(FACTS)
-    teach(modules["critic"], sides)
     seen = views(loss, fraction, modules)
     out = loss(seen)
     out["loss"].backward()
@@ -59,14 +43,15 @@ def test_the_rows_get_the_critics_gradient_reversed_by_the_ramp_and_the_critic_i
     critic.zero_grad()
     logits = critic(hidden, torch.cat([view.mask for view in plain]))
     truth = torch.tensor([0] * 32 + [1] * 32)
-    plain_loss = functional.cross_entropy(logits, truth, reduction="sum") / 2
-    plain_loss.backward()
-    strength = ramp(fraction) if sides == 1 else 0.0  # at rest while the critic is wrong
-    assert (float(plain_loss.detach()) < 32 * math.log(2)) == (sides == 1)
-    for reversed_view, view in zip(seen, plain, strict=True):
+    (functional.cross_entropy(logits, truth, reduction="sum") / 2).backward()
+    fooled = functional.cross_entropy(logits.detach(), truth, reduction="none") >= math.log(2)
+    assert 0 < int(fooled.sum()) < 64
+    for side, (reversed_view, view) in enumerate(zip(seen, plain, strict=True)):
         assert reversed_view.hidden.grad is not None
         assert view.hidden.grad is not None
-        torch.testing.assert_close(reversed_view.hidden.grad, -strength * view.hidden.grad)
+        for row in range(32):  # at rest where the critic is worse than guessing
+            strength = 0.0 if fooled[32 * side + row] else ramp(fraction)
+            torch.testing.assert_close(reversed_view.hidden.grad[row], -strength * view.hidden.grad[row])
     for gradient, parameter in zip(own, critic.parameters(), strict=True):
         torch.testing.assert_close(gradient, parameter.grad)  # always at full strength
     assert float(out["accuracy"]) == pytest.approx(float((logits.argmax(1) == truth).float().mean()))

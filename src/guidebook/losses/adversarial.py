@@ -39,7 +39,7 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(rows: Tensor, strength: float | Tensor) -> Tensor:
-    """Return the rows as they are; their gradient comes back multiplied by -strength.
+    """Return the rows as they are; their gradient comes back multiplied by -strength, a number or one for each row.
 
     Reference: Ganin and Lempitsky 2015, Unsupervised Domain Adaptation by Backpropagation, ICML, section 3.
 
@@ -90,8 +90,8 @@ class Adversarial:
     The critic itself always learns at full strength: the ramp is in the reversal alone. With the ramp as the weight
     of the whole loss the critic would not learn while it is zero.
 
-    The reversal rests while the critic does worse than guessing. Its cross-entropy has no upper bound: an adapter that
-    went on raising it would drive the hidden states ever further, and the task's gradient would drown in that.
+    The reversal rests on rows about which the critic is worse than guessing. Its cross-entropy has no upper bound: an
+    adapter that went on raising it would drive the hidden states ever further, and the task's gradient would drown.
 
     Raises:
         InputError: a stream with fewer rows than a step.
@@ -137,8 +137,8 @@ class Adversarial:
         truth = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
         truth[len(source.hidden) :] = 1
         with torch.no_grad():
-            guessing = functional.cross_entropy(critic(hidden, mask), truth) >= math.log(2)
-        strength = ramp(source.fraction, self.gamma) * (~guessing).float()  # stays on the device
+            fooled = functional.cross_entropy(critic(hidden, mask), truth, reduction="none") >= math.log(2)  # (S + R,)
+        strength = ramp(source.fraction, self.gamma) * (~fooled).float()[:, None, None]
         logits = critic(reverse_gradient(hidden, strength), mask)
         right = (logits.detach().argmax(1) == truth).sum()
         critic.watch(right, len(logits), source.fraction)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guidebook.data.streams import Stream, require_rows, seed_for
+from guidebook.errors import InputError
 from guidebook.losses.contract import Counts, Facts, Reads, View
 from guidebook.losses.schedules import ramp
 from guidebook.losses.task import PooledHead
@@ -23,6 +24,8 @@ EARLY = 0.2
 """Share of the steps after which a critic should have learned something: until then the reversal is weak."""
 DEAD = 0.55
 """A critic below this accuracy after the early steps has found nothing."""
+GUESSING = math.log(2)
+"""Cross-entropy in nats of a critic that guesses."""
 ENOUGH = 640
 """Rows that the accuracy of the early steps must rest on before anything is said of it: a standard error of 2 %."""
 
@@ -39,7 +42,7 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(rows: Tensor, strength: float | Tensor) -> Tensor:
-    """Return the rows as they are; their gradient comes back multiplied by -strength, a number or one for each row.
+    """Return the rows as they are; their gradient comes back multiplied by -strength.
 
     Reference: Ganin and Lempitsky 2015, Unsupervised Domain Adaptation by Backpropagation, ICML, section 3.
 
@@ -90,8 +93,10 @@ class Adversarial:
     The critic itself always learns at full strength: the ramp is in the reversal alone. With the ramp as the weight
     of the whole loss the critic would not learn while it is zero.
 
-    The reversal rests on rows about which the critic is worse than guessing. Its cross-entropy has no upper bound: an
+    The reversal rests in steps in which the critic does worse than guessing. Its cross-entropy has no upper bound: an
     adapter that went on raising it would drive the hidden states ever further, and the task's gradient would drown.
+    That is decided by all rows of a step (row by row it does not hold: those that the critic still tells apart go on
+    pushing the others), so a step is not cut into parts.
 
     Raises:
         InputError: a stream with fewer rows than a step.
@@ -106,7 +111,7 @@ class Adversarial:
     rate: float = 10.0
     """Factor of the stage's learning rate for the critic."""
 
-    counts: ClassVar[Counts] = "rows"
+    counts: ClassVar[Counts] = "batches"
     length_in: ClassVar[Literal["tokens", "rows"]] = "tokens"
     layers: ClassVar[bool] = False
 
@@ -130,17 +135,26 @@ class Adversarial:
         return {"critic": Critic(PooledHead(head, "mean" if facts.pooling == "tokens" else facts.pooling))}
 
     def __call__(self, views: Sequence[View]) -> Mapping[str, Tensor]:
-        """Return half the summed cross-entropy over the rows of both domains, and the critic's accuracy."""
+        """Return the mean cross-entropy over the rows of both domains, and the critic's accuracy.
+
+        Raises:
+            InputError: the step was cut into parts.
+        """
         source, target = views
+        if (found := len(source.hidden)) < self.rows:
+            raise InputError(
+                f"train.micro_batches cuts the {self.rows} rows that the critic judges into sets of {found}. "
+                "Set train.micro_batches=1 and one process, and save memory by a smaller max_length."
+            )
         critic = cast(Critic, source.modules["critic"])
         hidden, mask = torch.cat([source.hidden, target.hidden]), torch.cat([source.mask, target.mask])  # (S + R, T, H)
         truth = torch.zeros(len(hidden), dtype=torch.long, device=hidden.device)
         truth[len(source.hidden) :] = 1
         with torch.no_grad():
-            fooled = functional.cross_entropy(critic(hidden, mask), truth, reduction="none") >= math.log(2)  # (S + R,)
-        strength = ramp(source.fraction, self.gamma) * (~fooled).float()[:, None, None]
+            fooled = functional.cross_entropy(critic(hidden, mask), truth) >= GUESSING
+        strength = ramp(source.fraction, self.gamma) * (~fooled).float()  # stays on the device
         logits = critic(reverse_gradient(hidden, strength), mask)
         right = (logits.detach().argmax(1) == truth).sum()
         critic.watch(right, len(logits), source.fraction)
-        loss = functional.cross_entropy(logits, truth, reduction="sum") / 2  # counted in rows of one domain
+        loss = functional.cross_entropy(logits, truth)
         return {"loss": loss, "accuracy": right / len(logits)}

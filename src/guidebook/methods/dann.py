@@ -20,8 +20,8 @@ class DANN:
 
     Reference: Ganin et al. 2016, Domain-Adversarial Training of Neural Networks, JMLR 17.
     Differs: the critic has a tanh layer of the base's width, runs in float32 and learns at its own rate; the
-        adapters of a frozen base are what is turned against it; the reversal rests on rows about which the
-        critic is worse than guessing.
+        adapters of a frozen base are what is turned against it; the reversal rests in steps in which the
+        critic does worse than guessing.
     Reads: source labels, source pool, target pool.
     Assumes: equal class priors in both domains; where they differ, a deceived critic costs accuracy.
     """

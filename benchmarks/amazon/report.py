@@ -30,6 +30,7 @@ COMPARISONS = (
 )
 KINDS = {"full": "all weights", "houlsby": "Houlsby adapters", "lora": "LoRA"}
 TWO_STEP = "source+targets"
+HOW = {"none": "the task alone", TWO_STEP: "two-step"}
 FRONT_ARMS = ("tf-idf", "linear probe", "none", "general", TWO_STEP)
 
 Record = dict[str, Any]
@@ -126,23 +127,19 @@ def _row(found: tuple[Interval, float, int]) -> str:
 
 
 def two_by_two(records: list[Record]) -> list[str]:
-    """Return what is trained against how, on the cells that every pair compared has: the claim of the root paper."""
+    """Return what is trained against how, each pair on the cells that both have: the claim of the root paper."""
     found: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
-        if record["arm"] in ("none", TWO_STEP):
+        if record["arm"] in HOW:
             found[record["kind"], record["arm"]].append(record)
     kinds = [kind for kind in KINDS if any(name == kind for name, _ in found)]
-    wanted = [
-        *(((kind, TWO_STEP), (kind, "none"), f"{KINDS[kind]}: two-step minus the task alone") for kind in kinds),
-        *(
-            ((kind, arm), ("full", "none"), f"{KINDS[kind]}, {how}, minus all weights, the task alone")
-            for kind in kinds
-            if kind != "full"
-            for arm, how in (("none", "the task alone"), (TWO_STEP, "two-step"))
-        ),
-        *((("lora", arm), ("houlsby", arm), f"LoRA minus Houlsby adapters, {how}")
-          for arm, how in (("none", "the task alone"), (TWO_STEP, "two-step"))),
-    ]  # fmt: skip
+    wanted = [((kind, TWO_STEP), (kind, "none"), f"{KINDS[kind]}: two-step minus the task alone") for kind in kinds]
+    for kind, arm in itertools.product(kinds, HOW):
+        if kind != "full":
+            wanted.append(
+                ((kind, arm), ("full", "none"), f"{KINDS[kind]}, {HOW[arm]}, minus all weights, the task alone")
+            )
+    wanted += [(("lora", arm), ("houlsby", arm), f"LoRA minus Houlsby adapters, {how}") for arm, how in HOW.items()]
     rows = [
         f"| {what} | {_row(difference)} |"
         for better, worse, what in wanted
@@ -220,11 +217,10 @@ def brief(records: list[Record]) -> str:
         "| fusion minus placebo | source only minus tf-idf |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    alike = {(base, labels, rest): found for (base, labels, _, rest), found in groups(records, by_kind=False)}
     for (base, labels, kind, rest), group in groups(records):
-        alike = [
-            r for (b, n, _, other), found in groups(records) if (b, n, other) == (base, labels, rest) for r in found
-        ]
-        without = [r for r in alike if r["arm"] in ("tf-idf", "linear probe") and r not in group]
+        arms = {record["arm"] for record in group}
+        without = [r for r in alike[base, labels, rest] if r["arm"] in FRONT_ARMS[:2] and r["arm"] not in arms]
         known = _complete([*group, *without])
         if not known.keys() >= set(FRONT_ARMS):
             continue

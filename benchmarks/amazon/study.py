@@ -60,7 +60,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 PHASES = ("few", "all", "curve")
 CURVE = (50, 400, 100)
-"""Numbers of source labels beside 200 and all, to see what fusion gains by their number."""
+"""Numbers of source labels beside 200 and all, the ends first: what does fusion gain by their number?"""
 CHOOSE_ON = ("books", "kitchen")
 """Sources whose dev sets choose each kind's learning rate."""
 

@@ -24,6 +24,7 @@ FUSION = "domain_fusion"
 ENOUGH = 30
 """Candidates in a cell from which on a choice among them says something."""
 MUCH = 0.03
+"""A loss of accuracy that nobody would overlook."""
 TELLS = {"less than half as much": 0.5, "less": 1.0, "as much or more": math.inf}
 """What a share of the twin's mutual information is called, and where that ends."""
 AT_CHANCE = 0.6

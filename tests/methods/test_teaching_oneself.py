@@ -191,7 +191,7 @@ def test_guided_keeps_the_model_that_tells_most_of_the_target(kind, tiny_base, t
         told.append([0.2, 0.3, 0.1][len(told) % 3])  # the second model, whatever was learned
         return told[-1]
 
-    monkeypatch.setattr(guided, "_told", counted)
+    monkeypatch.setattr(guided, "_information", counted)
     recipe = tiny_recipe(tiny_base("bert"), method="guided", adapter=kind)
     material, engine = prepare(recipe, Listener())
     outcome = follow("guided", recipe.method, material.corpus.targets[0], material, engine)
@@ -211,7 +211,7 @@ def test_what_guided_goes_by_is_the_validators_information(tiny_base, tmp_path, 
     chances = np.random.default_rng(0).dirichlet([1, 1, 1], 50)
     mean = chances.mean(0)
     slow = -(mean * np.log(mean)).sum() + np.mean([(row * np.log(row)).sum() for row in chances])
-    assert guided._told(SimpleNamespace(predicted=lambda most: chances)) == pytest.approx(slow)
+    assert guided._information(SimpleNamespace(predicted=lambda most: chances)) == pytest.approx(slow)
 
 
 @pytest.mark.slow

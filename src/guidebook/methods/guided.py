@@ -82,13 +82,14 @@ class Guided:
         told: dict[str, float] = {}
         if self.choose:
             yield Stage("alone", {"task": TaskLoss(run.source)}, train={"task": None})
-            told["task"] = _told(run)
+            told["task"] = _information(run)
         start = None
         if self.fuse:
             start = "domain"
             yield Stage("fuse", {"lm": LanguageModelling(run.text(("source", "targets")))}, train={"domain": None})
         yield Stage("learn", {"task": TaskLoss(run.source)}, train={"fused": start})
-        told["fused"] = _told(run)
+        if self.choose:
+            told["fused"] = _information(run)
         pool, how = run.pool("target"), HOW[run.corrupts]
         losses: dict[str, Loss] = {
             "task": TaskLoss(run.source),
@@ -106,8 +107,8 @@ class Guided:
             },
             teacher=Teacher(self.half_life, keep=True),
         )
-        told["guided"] = _told(run)
         if self.choose and not run.planned:
+            told["guided"] = _information(run)
             kept = max(told, key=lambda name: told[name])
             values = ", ".join(f"{NAMES[name]} {value:.3f}" for name, value in told.items())
             run.note(f"mutual information with the target's rows: {values}; kept: {NAMES[kept]}")
@@ -124,7 +125,7 @@ class Guided:
         return tuple(round(float(value), 6) for value in tilt)
 
 
-def _told(run: Run) -> float:
+def _information(run: Run) -> float:
     """Return the mutual information of the last model's predictions with rows of the target, in nats."""
     seen = Seen(run.predicted(ROWS))
     return information(seen, seen)

@@ -92,12 +92,12 @@ def test_nothing_of_the_screening_is_in_the_finals() -> None:
     jobs = list(study.finals(["ssd", "mixed", "dann"], ("books", "dvd", "electronics", "kitchen")))
     assert not {(job.source, job.target) for job in jobs} & set(study.SCREENED)
     assert len({(job.source, job.target) for job in jobs}) == 8
-    assert {job.method for job in jobs} == {"source_only", "general_mlm", "ssd", "mixed", "dann", "guided"}
+    assert {job.method for job in jobs} == {"source_only", "general_mlm", "ssd", "mixed", "dann", "co_training"}
     assert {job.draw for job in jobs if job.phase == "finalists"} == {0, 1, 2}
 
 
 def test_finalists_are_chosen_by_scores_that_need_no_target_label_and_only_when_all_is_there() -> None:
-    methods = ["source_only", "guided", "few_target_labels", "dann", "mixed", "ssd", "joint"]
+    methods = ["source_only", "co_training", "few_target_labels", "dann", "mixed", "ssd", "joint"]
     records = screening(dict.fromkeys(methods, 0.5))
     better = {"ssd": 4.0, "joint": 3.0, "mixed": 2.0, "dann": 1.0}
     for entry in records:
@@ -196,7 +196,7 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
     monkeypatch.setattr(study, "SCREENED", (("books", "electronics"),))
     monkeypatch.setattr(study, "draw_rows", lambda labels, count, draw: np.arange(16))
     budget = study.Budget(str(tiny_base("bert")), "lora", 200, 1, 10, 4, 1e-2, 1e-2, 32)
-    methods = ["source_only", "tfidf", "guided", "teacher", "few_target_labels", "mixed"]
+    methods = ["source_only", "tfidf", "co_training", "teacher", "few_target_labels", "mixed"]
     options = argparse.Namespace(
         records=tmp_path / "records.jsonl", methods=methods, phases=["screening"], share=Share()
     )
@@ -223,7 +223,7 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
         assert entry["label_free"] == (entry["method"] not in study.TAKES_LABELS)
         assert str(entry["recipe"]["method"].get("path", "")) in ("", f"{entry['method']}.jsonl")
         assert entry["method"] == "tfidf" or entry["label_free_scores"]
-    assert "guided" in report.page(records)
+    assert "co_training" in report.page(records)
 
 
 def test_a_cell_that_is_prepared_once_gives_what_fresh_ones_give(tiny_base, tmp_path, monkeypatch) -> None:

@@ -14,9 +14,8 @@ from guidebook.adaptation import adapt, follow, prepare
 from guidebook.errors import InputError
 from guidebook.label_free import broken_assumptions
 from guidebook.methods import guided
-from guidebook.methods.guided import tilt_towards
 from guidebook.methods.mean_teacher import ramp_up
-from guidebook.methods.priors import balanced_choice, estimated_prior
+from guidebook.methods.priors import balanced_choice, estimated_prior, tilt_towards
 from guidebook.methods.self_training import SelfTraining
 from guidebook.recipe import Recipe
 from guidebook.training.listener import Listener

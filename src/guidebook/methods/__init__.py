@@ -14,6 +14,7 @@ METHODS = {
     "udapter_joint": "guidebook.methods.udapter_joint:UDApterJoint",
     "dann": "guidebook.methods.dann:DANN",
     "self_training": "guidebook.methods.self_training:SelfTraining",
+    "co_training": "guidebook.methods.co_training:CoTraining",
     "mean_teacher": "guidebook.methods.mean_teacher:MeanTeacher",
     "ssd": "guidebook.methods.ssd:SSD",
     "soup": "guidebook.methods.soup:Soup",

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from guidebook.errors import InputError
 from guidebook.evaluation.seen import Seen
 from guidebook.evaluation.validators.information import information
@@ -16,7 +14,7 @@ from guidebook.losses.distillation import Distillation
 from guidebook.losses.language_modelling import LanguageModelling
 from guidebook.losses.task import TaskLoss
 from guidebook.methods.mean_teacher import ramp_up
-from guidebook.methods.priors import estimated_prior
+from guidebook.methods.priors import estimated_prior, tilt_towards
 from guidebook.methods.stage import Stage, Teacher
 
 if TYPE_CHECKING:
@@ -129,20 +127,3 @@ def _information(run: Run) -> float:
     """Return the mutual information of the last model's predictions with rows of the target, in nats."""
     seen = Seen(run.predicted(ROWS))
     return information(seen, seen)
-
-
-def tilt_towards(probabilities: np.ndarray, prior: np.ndarray, steps: int = 200) -> np.ndarray:
-    """Return factors (C,), the first 1, under which the renormalised probabilities (N, C) have the mean `prior` (C,).
-
-    >>> rows = np.array([[0.8, 0.2], [0.6, 0.4]])
-    >>> tilted = rows * tilt_towards(rows, np.array([0.5, 0.5]))
-    >>> (tilted / tilted.sum(1, keepdims=True)).mean(0).round(3).tolist()
-    [0.5, 0.5]
-    """
-    tilt = np.ones(len(prior))
-    for _ in range(steps):
-        found = probabilities * tilt
-        mean = (found / np.maximum(found.sum(1, keepdims=True), 1e-12)).mean(0)
-        tilt = tilt * np.maximum(prior, 1e-3) / np.maximum(mean, 1e-3)
-    found_tilt: np.ndarray = np.clip(tilt / tilt[0], 1e-3, 1e3)
-    return found_tilt

@@ -51,3 +51,20 @@ def balanced_choice(probabilities: Floats, prior: Floats, share: float, threshol
         chosen.append(mine[np.argsort(-sure[mine], kind="stable")][:room])
     rows = np.sort(np.concatenate(chosen)).astype(np.int64)
     return rows, best[rows].astype(np.int64)
+
+
+def tilt_towards(probabilities: np.ndarray, prior: np.ndarray, steps: int = 200) -> np.ndarray:
+    """Return factors (C,), the first 1, under which the renormalised probabilities (N, C) have the mean `prior` (C,).
+
+    >>> rows = np.array([[0.8, 0.2], [0.6, 0.4]])
+    >>> tilted = rows * tilt_towards(rows, np.array([0.5, 0.5]))
+    >>> (tilted / tilted.sum(1, keepdims=True)).mean(0).round(3).tolist()
+    [0.5, 0.5]
+    """
+    tilt = np.ones(len(prior))
+    for _ in range(steps):
+        found = probabilities * tilt
+        mean = (found / np.maximum(found.sum(1, keepdims=True), 1e-12)).mean(0)
+        tilt = tilt * np.maximum(prior, 1e-3) / np.maximum(mean, 1e-3)
+    found_tilt: np.ndarray = np.clip(tilt / tilt[0], 1e-3, 1e3)
+    return found_tilt

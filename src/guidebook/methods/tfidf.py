@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from guidebook.methods.stage import Stage
 
@@ -22,13 +22,21 @@ class Tfidf:
 
     def plan(self, run: Run) -> Iterator[Stage]:
         """No stage: the predictions are computed at once."""
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-
-        texts, labels = run.labelled_texts()
-        vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-        model = make_pipeline(vectors, LogisticRegression(C=10.0, max_iter=1000, random_state=0))
-        model.fit(texts, labels)
+        model = word_model(10.0).fit(*run.labelled_texts())
         run.submit(lambda rows: model.predict_proba(rows.joined()))
         yield from ()
+
+
+def word_model(inverse_ridge: float, least: int = 1) -> Any:
+    """Return an unfitted pipeline of tf-idf and logistic regression.
+
+    Args:
+        inverse_ridge: The larger, the freer the weights (scikit-learn's C).
+        least: Texts that a word or bigram must be in to count.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=least)
+    return make_pipeline(vectors, LogisticRegression(C=inverse_ridge, max_iter=1000, random_state=0))

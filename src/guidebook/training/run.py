@@ -213,6 +213,15 @@ class Run:
         rows = [self._material.rows(population) for population in self._corpus.sources]
         return [text for part in rows for text in part.joined()], labels_of(self._corpus.sources)
 
+    def held_out_texts(self) -> list[str]:
+        """Return the texts (pairs joined) of the rows that `predicted_source` speaks of."""
+        populations = self._corpus.dev or self._corpus.sources
+        return [text for population in populations for text in self._material.rows(population).joined()]
+
+    def pool_texts(self) -> list[str]:
+        """Return the texts (pairs joined) of the rows that `predicted` speaks of."""
+        return self._material.rows(self._target).joined()
+
     def labelled_rows(self) -> tuple[list[Rows], np.ndarray]:
         """Return the labelled source rows ready to be predicted and their class ids (N,)."""
         return [self._material.rows(population) for population in self._corpus.sources], labels_of(self._corpus.sources)

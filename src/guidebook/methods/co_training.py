@@ -1,0 +1,151 @@
+"""Co-training: adapters that read the text and a model that counts its words teach each other on the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from guidebook.errors import InputError
+from guidebook.evaluation.prior import calibrate, em_prior
+from guidebook.losses.language_modelling import LanguageModelling
+from guidebook.losses.task import TaskLoss
+from guidebook.methods.priors import balanced_choice, tilt_towards
+from guidebook.methods.stage import Stage
+from guidebook.methods.tfidf import word_model
+
+FEW, MANY = 10.0, 1.0
+"""How free the word counts' weights are (scikit-learn's C): on the source's rows, and with the pool's beside them."""
+ENOUGH = 100
+"""Rows of a pool in which a word or bigram has to be in two texts to count."""
+
+if TYPE_CHECKING:
+    from guidebook.evaluation.seen import Floats, Ints
+    from guidebook.training.run import Run
+
+
+@dataclass(frozen=True)
+class CoTraining:
+    """Let adapters and a model of word counts label the target together, and each learn from what both said.
+
+    Both learn the task from the source. Then, in rounds, their calibrated probabilities for the target's rows are
+    multiplied, drawn to the class shares of the source, and become labels: the surest rows for new adapters, which
+    learn them beside the source, all rows by their weight for the word counts. What one view gets wrong the other often
+    gets right, and a word of the target that no source row holds gets its weight from rows in which other words tell.
+    The last adapters are what is kept; the word counts were only a teacher.
+
+    Reference: Blum and Mitchell 1998, Combining Labeled and Unlabeled Data with Co-Training, COLT (two views); Nigam
+        and Ghani 2000, Analyzing the Effectiveness and Applicability of Co-training, CIKM (both views label all rows
+        and are multiplied: co-EM); Zou et al. 2018, Class-Balanced Self-Training, ECCV.
+    Differs: the views are two readings of the same words, not two sets of features; the labels are drawn to the
+        source's class shares; the rows are the target's, not the source's.
+    Reads: source labels, target pool; with `start: domain_fusion` also source text and all targets' text.
+    Assumes: class shares of the target that are near the source's, see `pull`; that words tell the classes apart, at
+        least a little (where they do not, as with pairs of texts, they say little and hardly count).
+    """
+
+    rounds: int = 2
+    """Rounds of labelling and learning after the first task stage."""
+    share: float = 0.5
+    """Share of the pool that the adapters may learn from, surest rows of every class first."""
+    pull: float = 3.0
+    """How much the source's class shares weigh in the labels' shares, as a multiple of the target's rows; 0 takes what
+    EM estimates alone, which drifts to one class where the models lean to it."""
+    start: Literal["source_only", "domain_fusion"] = "source_only"
+    """source_only: from a new adapter; domain_fusion: from a copy of the fused one."""
+    weight: float = 1.0
+    """Of the target's rows beside the source's."""
+
+    assumes_equal_priors: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or not 0 < self.share <= 1 or self.pull < 0 or self.weight <= 0:
+            raise InputError(
+                f"method.rounds is {self.rounds}, share {self.share}, pull {self.pull}, weight {self.weight}; expected "
+                "1 round or more, share in (0, 1], pull of 0 or more and weight above 0."
+            )
+
+    def plan(self, run: Run) -> Iterator[Stage]:
+        """Fuse if asked to, learn the task, then agree and learn again."""
+        start = None
+        if self.start == "domain_fusion":
+            start = "domain"
+            yield Stage("fuse", {"lm": LanguageModelling(run.text(("source", "targets")))}, train={"domain": None})
+        yield Stage("task", {"task": TaskLoss(run.source)}, train={"task": start})
+        words = None if run.planned else Words(*run.labelled_texts(), run.pool_texts(), run.classes)
+        for number in range(1, self.rounds + 1):
+            agreed, shares = self._agreed(run, words)
+            rows, labels = balanced_choice(agreed, shares, self.share, 0.0)
+            run.note(f"round {number}: class shares of the labels " + ", ".join(f"{value:.2f}" for value in shares))
+            taught = TaskLoss(run.pseudo_labelled(f"agreed {number}", rows, labels))
+            yield Stage(
+                f"round{number}",
+                {"task": TaskLoss(run.source), "agreed": taught},
+                train={"task": start},
+                weights={"agreed": lambda fraction: self.weight},
+            )
+            if words is not None:
+                words.learn(agreed)
+
+    def _agreed(self, run: Run, words: Words | None) -> tuple[Floats, Floats]:
+        """Return what both views say of the target's pool (N, C), and the class shares (C,) it was drawn to."""
+        held_out, labels = run.predicted_source()
+        known = labels >= 0
+        shares = np.bincount(labels[known], minlength=run.classes) / max(int(known.sum()), 1)
+        pool = run.predicted()
+        if words is None or (shares == 0).any():
+            return pool, shares
+        views = [(held_out, pool), (words.said_of(run.held_out_texts()), words.said_of())]
+        agreed = multiplied(views, labels)
+        drawn = em_prior(agreed, shares, pull=self.pull)
+        tilted = agreed * tilt_towards(agreed, drawn)
+        return tilted / tilted.sum(1, keepdims=True), drawn
+
+
+def multiplied(views: Sequence[tuple[Floats, Floats]], labels: Ints) -> Floats:
+    """Return the calibrated product (N, C) of what several views say of the same rows.
+
+    Each view is calibrated on labelled rows, so that an unsure one counts little; the product is calibrated again,
+    since views that agree for the same reason make it too sure.
+
+    Args:
+        views: Of every view its probabilities on labelled rows (S, C) and on the rows in question (N, C).
+        labels: (S,) classes of the labelled rows; -1: none.
+    """
+    known = labels >= 0
+    fits = [calibrate(on_labelled[known], labels[known]) for on_labelled, _ in views]
+    labelled = _product([fit(on_labelled[known]) for fit, (on_labelled, _) in zip(fits, views, strict=True)])
+    rows = _product([fit(on_rows) for fit, (_, on_rows) in zip(fits, views, strict=True)])
+    return calibrate(labelled, labels[known])(rows)
+
+
+def _product(chances: Sequence[Floats]) -> Floats:
+    logs = np.sum([np.log(np.maximum(each, 1e-6)) for each in chances], axis=0)
+    found = np.exp(logs - logs.max(1, keepdims=True))
+    return np.asarray(found / found.sum(1, keepdims=True))
+
+
+class Words:
+    """Logistic regression on tf-idf: of the source's labelled rows, then of the target's rows beside them."""
+
+    def __init__(self, texts: Sequence[str], labels: Ints, pool: Sequence[str], classes: int) -> None:
+        known = labels >= 0
+        self._texts, self._labels = [texts[row] for row in np.flatnonzero(known)], labels[known]
+        self._pool, self._classes = list(pool), classes
+        self._model = word_model(FEW).fit(self._texts, self._labels)
+
+    def learn(self, chances: Floats) -> None:
+        """Learn anew, with these chances (N, C) of the pool beside the source: a row weighs by its lead."""
+        ordered = np.sort(chances, axis=1)
+        weights = np.concatenate([np.ones(len(self._labels)), ordered[:, -1] - ordered[:, -2]])
+        labels = np.concatenate([self._labels, chances.argmax(1)])
+        self._model = word_model(MANY, least=2 if len(self._pool) >= ENOUGH else 1)
+        self._model.fit([*self._texts, *self._pool], labels, logisticregression__sample_weight=weights)
+
+    def said_of(self, texts: Sequence[str] | None = None) -> Floats:
+        """Return probabilities (N, C) of texts; of the pool where none are given."""
+        found = np.zeros((len(self._pool if texts is None else texts), self._classes))
+        found[:, self._model.classes_] = self._model.predict_proba(self._pool if texts is None else texts)
+        return found

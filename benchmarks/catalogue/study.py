@@ -205,8 +205,10 @@ def said_by_words(source: Domain, target: Domain) -> list[str]:
     return [json.dumps(dict(zip(names, row.tolist(), strict=True))) for row in model.predict_proba(target.texts)]
 
 
-def recipe_for(job: Job, budget: Budget, data: Data, general: list[str], folder: Path) -> Recipe:
-    """Return the recipe of a job."""
+def recipe_for(
+    job: Job, budget: Budget, data: Data, general: list[str], folder: Path, saw: list[str] | None = None
+) -> Recipe:
+    """Return the recipe of a job; `saw` is what the base had seen, if it is not a packaged one."""
     labelled, dev = data.of(job.source, "train"), data.of(job.source, "dev")
     if job.labels is not None:
         labelled = take(labelled, draw_rows(np.array(labelled["labels"]), job.labels, job.draw))
@@ -217,6 +219,7 @@ def recipe_for(job: Job, budget: Budget, data: Data, general: list[str], folder:
     targets = [job.target] if alone else [name for name in data.domains if name != job.source]
     return Recipe(
         base=budget.base,
+        base_saw=saw,
         source=source,
         unlabelled=unlabelled if data.name == "amazon" else [],
         targets=[target if name == job.target else Domain(name, **data.pool(name)) for name in targets],
@@ -233,11 +236,13 @@ def recipe_for(job: Job, budget: Budget, data: Data, general: list[str], folder:
     )
 
 
-def run_job(job: Job, budget: Budget, data: Data, general: list[str], prepared: Prepared) -> Record:
+def run_job(
+    job: Job, budget: Budget, data: Data, general: list[str], prepared: Prepared, saw: list[str] | None = None
+) -> Record:
     """Train (or find) the job's model and return its record."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        recipe = recipe_for(job, budget, data, general, Path(folder))
+        recipe = recipe_for(job, budget, data, general, Path(folder), saw)
         material, engine = prepared.for_cell(job.cell, recipe)
         target = next(population for population in material.corpus.targets if population.name == job.target)
         outcome = follow(job.method, recipe.method, target, material, engine)
@@ -309,6 +314,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--share", type=Share.of, default=Share(), help="part of the work, for example 2/4")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--saw", nargs="*", help="what the base had seen, if it is not a packaged one")
     for item in Budget.__dataclass_fields__.values():
         kind, known = type(item.default), list(ADAPTERS) if item.name == "adapter" else None
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default, choices=known)
@@ -348,7 +354,7 @@ def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], gen
         if not todo:
             return
         try:
-            record = run_job(todo[0], budget, data[todo[0].data], general, prepared)
+            record = run_job(todo[0], budget, data[todo[0].data], general, prepared, options.saw)
         except Exception:
             failed.add(todo[0])
             print(f"{todo[0]} failed", traceback.format_exc(), sep="\n", flush=True)

@@ -206,7 +206,7 @@ def said_by_words(source: Domain, target: Domain) -> list[str]:
 
 
 def recipe_for(
-    job: Job, budget: Budget, data: Data, general: list[str], folder: Path, saw: list[str] | None = None
+    job: Job, budget: Budget, data: Data, general: list[str], folder: Path, *, saw: list[str] | None = None
 ) -> Recipe:
     """Return the recipe of a job; `saw` is what the base had seen, if it is not a packaged one."""
     labelled, dev = data.of(job.source, "train"), data.of(job.source, "dev")
@@ -237,12 +237,12 @@ def recipe_for(
 
 
 def run_job(
-    job: Job, budget: Budget, data: Data, general: list[str], prepared: Prepared, saw: list[str] | None = None
+    job: Job, budget: Budget, data: Data, general: list[str], prepared: Prepared, *, saw: list[str] | None = None
 ) -> Record:
     """Train (or find) the job's model and return its record."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        recipe = recipe_for(job, budget, data, general, Path(folder), saw)
+        recipe = recipe_for(job, budget, data, general, Path(folder), saw=saw)
         material, engine = prepared.for_cell(job.cell, recipe)
         target = next(population for population in material.corpus.targets if population.name == job.target)
         outcome = follow(job.method, recipe.method, target, material, engine)
@@ -354,7 +354,7 @@ def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], gen
         if not todo:
             return
         try:
-            record = run_job(todo[0], budget, data[todo[0].data], general, prepared, options.saw)
+            record = run_job(todo[0], budget, data[todo[0].data], general, prepared, saw=options.saw)
         except Exception:
             failed.add(todo[0])
             print(f"{todo[0]} failed", traceback.format_exc(), sep="\n", flush=True)

@@ -198,15 +198,15 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
     budget = study.Budget(str(tiny_base("bert")), "lora", 200, 1, 10, 4, 1e-2, 1e-2, 32)
     methods = ["source_only", "tfidf", "co_training", "teacher", "few_target_labels", "mixed"]
     options = argparse.Namespace(
-        records=tmp_path / "records.jsonl", methods=methods, phases=["screening"], share=Share()
+        records=tmp_path / "records.jsonl", methods=methods, phases=["screening"], share=Share(), saw=["reviews"]
     )
     ran, run_job = [], study.run_job
 
-    def counted(job: Any, *rest: Any) -> Any:
+    def counted(job: Any, *rest: Any, **more: Any) -> Any:
         if len(ran) == 3:
             raise KeyboardInterrupt
         ran.append(job)
-        return run_job(job, *rest)
+        return run_job(job, *rest, **more)
 
     monkeypatch.setattr(study, "run_job", counted)
     general = [f"it is said that {text}" for text in TEXTS]
@@ -220,6 +220,7 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
     assert "0 of 12 runs to do, 0.0 hours left" in capsys.readouterr().out
     for entry in records:
         assert entry["rows"] == 10
+        assert entry["base_saw"] == ["reviews"]
         assert entry["label_free"] == (entry["method"] not in study.TAKES_LABELS)
         assert str(entry["recipe"]["method"].get("path", "")) in ("", f"{entry['method']}.jsonl")
         assert entry["method"] == "tfidf" or entry["label_free_scores"]

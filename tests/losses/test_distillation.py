@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from guidebook.losses.contrastive import contrastive
-from guidebook.losses.distillation import Distillation, distillation, tilted
+from guidebook.losses.distillation import Distillation, distillation
 from guidebook.losses.soft_task import Chances, SoftTaskLoss, soft_cross_entropy
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -52,13 +52,6 @@ def test_soft_cross_entropy_is_a_slow_loop_and_hard_labels_are_its_corner() -> N
     labels = torch.tensor([0, 2, 1, 1, 0])
     hard = soft_cross_entropy(STUDENT, torch.eye(3)[labels])
     torch.testing.assert_close(hard, nn.functional.cross_entropy(STUDENT, labels, reduction="none"))
-
-
-def test_a_tilt_multiplies_probabilities() -> None:
-    tilt = (1.0, 3.0, 0.5)
-    found = tilted(TEACHER, tilt).softmax(-1)
-    slow = TEACHER.softmax(-1) * torch.tensor(tilt)
-    torch.testing.assert_close(found, slow / slow.sum(-1, keepdim=True))
 
 
 def views(student: torch.Tensor, teacher: torch.Tensor) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guidebook.adaptation import follow, prepare
+from guidebook.adaptation import estimate, follow, prepare
 from guidebook.errors import InputError
 from guidebook.evaluation.prior import calibrate, em_prior
 from guidebook.methods import co_training
@@ -113,11 +113,14 @@ def test_labels_have_shares_between_what_em_says_and_the_sources(pull, tiny_base
         def said_of(self, texts: Any = None) -> np.ndarray:
             return np.full((30 if texts is None else len(texts), 2), 0.5)
 
-    agreed, shares = recipe.method._agreed(run, Blind())
+    agreed, shares = recipe.method._agreed(run, Blind(), None)
     said = multiplied([(held_out, pool), (np.full((40, 2), 0.5), np.full((30, 2), 0.5))], labels)
     assert shares == pytest.approx(em_prior(said, np.array([0.5, 0.5]), pull=pull))
     assert agreed.mean(0) == pytest.approx(shares, abs=1e-3)
     assert (agreed[:, 1].argsort() == said[:, 1].argsort()).all()
+    told, shares = recipe.method._agreed(run, Blind(), np.array([0.15, 0.85]))
+    assert shares.tolist() == [0.15, 0.85]
+    assert told.mean(0) == pytest.approx(shares, abs=1e-3)
 
 
 @pytest.mark.slow
@@ -141,7 +144,7 @@ def test_agreed_labels_are_in_the_key_of_the_round(tiny_base, monkeypatch) -> No
     keys = set()
     for answer in ([0, 1] * 3, [1, 0] * 3):
         said = np.eye(2)[answer], np.array([0.5, 0.5])
-        monkeypatch.setattr(CoTraining, "_agreed", lambda self, run, words, said=said: said)
+        monkeypatch.setattr(CoTraining, "_agreed", lambda *_, said=said: said)
         keys.add(engine.key(list(recipe.method.plan(run))[-1], {}))
     assert len(keys) == 2
 
@@ -160,6 +163,14 @@ def test_planning_counts_no_words(tiny_base, monkeypatch) -> None:
 def test_it_says_that_it_assumes_the_sources_shares() -> None:
     method = Recipe(source="a.csv", targets=["b.csv"], method="co_training").method
     assert method.assumes_equal_priors
+    assert not CoTraining(shares={"0": 0.2, "1": 0.8}).assumes_equal_priors
+
+
+@pytest.mark.parametrize("wrong", [{"0": 1.0}, {"0": 0.5, "2": 0.5}, {"0": 0.5, "1": 0.6}, {"0": 0.0, "1": 1.0}])
+def test_shares_that_are_none_are_refused_before_any_training(wrong, tiny_base) -> None:
+    recipe = tiny_recipe(tiny_base("bert"), method={"name": "co_training", "shares": wrong})
+    with pytest.raises(InputError, match="expected a share above 0 for each of 0, 1"):
+        estimate(recipe)
 
 
 @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"share": 0.0}, {"pull": -1.0}, {"weight": 0.0}])

@@ -40,7 +40,7 @@ def test_a_base_without_a_head_has_one_fingerprint(headless) -> None:
 
 
 def test_methods_that_model_text_are_refused_before_training(headless, tmp_path) -> None:
-    for method in ("domain_fusion", "mixed", "guided"):
+    for method in ("domain_fusion", "mixed", "ssd"):
         with pytest.raises(InputError, match=r"no trained language-modelling head.*sentence_fusion"):
             adapt(tiny_recipe(headless, method=method))
     assert not list((tmp_path / "cache").glob("*/stage.json"))

@@ -13,7 +13,6 @@ import guidebook as gb
 from guidebook.adaptation import adapt, follow, prepare
 from guidebook.errors import InputError
 from guidebook.label_free import broken_assumptions
-from guidebook.methods import guided
 from guidebook.methods.mean_teacher import ramp_up
 from guidebook.methods.priors import balanced_choice, estimated_prior, tilt_towards
 from guidebook.methods.self_training import SelfTraining
@@ -37,7 +36,7 @@ def shifted(rows: int, share: float, seed: int = 0) -> tuple[Any, np.ndarray, np
     run = SimpleNamespace(
         planned=False,
         classes=2,
-        predicted=lambda most=None: target,
+        predicted=lambda: target,
         predicted_source=lambda: (source, gold),
         note=print,
     )
@@ -99,11 +98,11 @@ def test_a_broken_assumption_is_told_and_an_unbroken_one_is_not() -> None:
         prior = {"shifted": is_shifted, "em": {"0": {"estimate": 0.15}, "1": {"estimate": 0.85}}}
         return {"source_prior": {"0": 0.5, "1": 0.5}, "targets": [{"name": "kitchen", "prior": prior}]}
 
-    for name in ("joint", "dann", "udapter_joint", "udapter_two_step"):
+    for name in ("joint", "dann", "udapter_joint", "udapter_two_step", "co_training"):
         method = Recipe(source="a.csv", targets=["b.csv"], method=name).method
         assert "1 0.85" in broken_assumptions(method, scores(True))["kitchen"][0]
         assert broken_assumptions(method, scores(False)) == {}
-    for name in ("guided", "mean_teacher", "self_training", "ssd", "mixed"):
+    for name in ("mean_teacher", "self_training", "ssd", "mixed"):
         method = Recipe(source="a.csv", targets=["b.csv"], method=name).method
         assert broken_assumptions(method, scores(True)) == {}
 
@@ -154,20 +153,20 @@ def test_ssd_is_for_bases_that_mask(tiny_base, tmp_path, monkeypatch) -> None:
     assert not list(tmp_path.glob("*/stage.json"))
 
 
-@pytest.mark.parametrize("method", ["mean_teacher", "guided", "self_training"])
+@pytest.mark.parametrize("method", ["mean_teacher", "co_training", "self_training"])
 def test_decoders_learn_by_dropout_alone(method, tiny_base, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path))
     recipe = tiny_recipe(tiny_base("gpt2"), method=method)
     material, _ = prepare(recipe, Listener())
     last = list(recipe.method.plan(Run(material, material.corpus.targets[0], 0, None)))[-1]
     hows = {read.how for loss in last.losses.values() for read in loss.reads}
-    assert "masked" not in hows or method == "guided"  # guided goes on modelling the target's language
-    assert method == "self_training" or "teacher" in hows
+    assert "masked" not in hows
+    assert ("teacher" in hows) == (method == "mean_teacher")
 
 
 def test_the_teacher_reads_whole_texts_and_one_masked_view_serves_both_losses(tiny_base, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path))
-    recipe = tiny_recipe(tiny_base("bert"), method="guided")
+    recipe = tiny_recipe(tiny_base("bert"), method={"name": "ssd", "lm_weight": 0.2})
     material, engine = prepare(recipe, Listener())
     *_, last = recipe.method.plan(Run(material, material.corpus.targets[0], 0, None))
     plan = engine.plan(last)
@@ -181,40 +180,8 @@ def test_the_teacher_reads_whole_texts_and_one_masked_view_serves_both_losses(ti
     assert (batch["inputs"]["input_ids"][first:end] == material.specials.mask).any()
 
 
-@pytest.mark.parametrize("kind", ["houlsby", "full"])
-def test_guided_keeps_the_model_that_tells_most_of_the_target(kind, tiny_base, tmp_path, monkeypatch) -> None:
-    monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path))
-    told: list[float] = []
-
-    def counted(run) -> float:
-        told.append([0.2, 0.3, 0.1][len(told) % 3])  # the second model, whatever was learned
-        return told[-1]
-
-    monkeypatch.setattr(guided, "_information", counted)
-    recipe = tiny_recipe(tiny_base("bert"), method="guided", adapter=kind)
-    material, engine = prepare(recipe, Listener())
-    outcome = follow("guided", recipe.method, material.corpus.targets[0], material, engine)
-    assert [trained.stage.name for trained in outcome.stages] == ["alone", "fuse", "learn", "guide", "keep"]
-    kept, learned = outcome.stages[-1], outcome.stages[2]
-    assert (kept.stack, kept.folder) == (("fused",), learned.folder)
-    rows = material.rows(material.corpus.targets[0])
-    assert (engine.predict(kept, rows) == engine.predict(learned, rows)).all()
-    assert "labels alone 0.200, fused 0.300, guided 0.100; kept: fused" in outcome.notes[-1]
-    twin = follow(
-        "source_only", recipe.replace(method="source_only").method, material.corpus.targets[0], material, engine
-    )
-    assert twin.stages[0].cached  # the first model is the twin
-
-
-def test_what_guided_goes_by_is_the_validators_information(tiny_base, tmp_path, monkeypatch) -> None:
-    chances = np.random.default_rng(0).dirichlet([1, 1, 1], 50)
-    mean = chances.mean(0)
-    slow = -(mean * np.log(mean)).sum() + np.mean([(row * np.log(row)).sum() for row in chances])
-    assert guided._information(SimpleNamespace(predicted=lambda most: chances)) == pytest.approx(slow)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["self_training", "mean_teacher", "ssd", "guided", "mixed", "joint", "dann"])
+@pytest.mark.parametrize("method", ["self_training", "mean_teacher", "ssd", "co_training", "mixed", "joint", "dann"])
 def test_methods_run_on_a_target_of_85_to_15(method, tiny_base, tmp_path, monkeypatch) -> None:
     """What a run says of the class shares stands in the artifact, whichever way the tiny model guesses."""
     monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path))

@@ -150,7 +150,12 @@ def entries() -> Iterator[Any]:
         if kind != "houlsby":
             marks = () if kind in ("lora", "full") else (pytest.mark.slow,)
             yield pytest.param("domain_fusion", kind, "bert", marks=marks, id=f"domain_fusion-{kind}")
-    for method, kind in [("soup", "lora"), ("soup", "full"), ("guided", "full"), ("madx", "lora"), ("dann", "lora")]:
+    for method, kind in [
+        ("soup", "lora"),
+        ("soup", "full"),
+        ("madx", "lora"),
+        ("dann", "lora"),
+    ]:
         yield pytest.param(method, kind, "bert", marks=pytest.mark.slow, id=f"{method}-{kind}")
     for family in ("roberta", "gpt2", "llama"):
         yield pytest.param("domain_fusion", "houlsby", family, id=f"domain_fusion-houlsby-{family}")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,11 +28,6 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> 
     return temperature**2 * (goal.exp() * (goal - found)).sum(-1)
 
 
-def tilted(logits: Tensor, tilt: Sequence[float]) -> Tensor:
-    """Return logits (B, C) of the probabilities multiplied by `tilt` (C,) and divided by their sum."""
-    return logits.float() + torch.tensor(tilt, device=logits.device).clamp(min=1e-6).log()
-
-
 @dataclass(frozen=True)
 class Distillation:
     """The teacher's prediction on whole rows, distilled into the model's prediction on another view of them.
@@ -47,8 +41,6 @@ class Distillation:
     """The student's view: masked, or plain (its own dropout is the only difference)."""
     temperature: float = 1.0
     threshold: float = 0.0
-    tilt: tuple[float, ...] | None = None
-    """(C,) factors of the teacher's probabilities: towards an estimated prior."""
     rows: int | None = None
 
     counts: ClassVar[Counts] = "rows"
@@ -71,7 +63,7 @@ class Distillation:
         if student.dim() == 3:  # words: (B, T, C); views differ in padding
             width = min(student.shape[1], teacher.shape[1])
             student, teacher = student[:, :width], teacher[:, :width]
-        goal = teacher.detach() if self.tilt is None else tilted(teacher.detach(), self.tilt)
+        goal = teacher.detach()
         sure = (goal.softmax(-1).amax(-1) >= self.threshold).float()  # (B,), (B, T) for words
         each = distillation(student, goal, self.temperature) * sure
         if each.dim() == 2:  # words: a row counts with the mean over its tokens

@@ -20,7 +20,6 @@ METHODS = {
     "soup": "guidebook.methods.soup:Soup",
     "task_arithmetic": "guidebook.methods.task_arithmetic:TaskArithmetic",
     "sentence_fusion": "guidebook.methods.sentence_fusion:SentenceFusion",
-    "guided": "guidebook.methods.guided:Guided",
     "few_target_labels": "guidebook.methods.few_target_labels:FewTargetLabels",
     "teacher": "guidebook.methods.teacher:GivenTeacher",
     "target_oracle": "guidebook.methods.target_oracle:TargetOracle",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -36,14 +36,14 @@ class CoTraining:
     gets right, and a word of the target that no source row holds gets its weight from rows in which other words tell.
     The last adapters are what is kept; the word counts were only a teacher.
 
-    Reference: Blum and Mitchell 1998, Combining Labeled and Unlabeled Data with Co-Training, COLT (two views); Nigam
-        and Ghani 2000, Analyzing the Effectiveness and Applicability of Co-training, CIKM (both views label all rows
-        and are multiplied: co-EM); Zou et al. 2018, Class-Balanced Self-Training, ECCV.
-    Differs: the views are two readings of the same words, not two sets of features; the labels are drawn to the
-        source's class shares; the rows are the target's, not the source's.
+    Reference: Blum and Mitchell 1998, Combining Labeled and Unlabeled Data with Co-Training, COLT (two views, and the
+        product of what they say); Nigam and Ghani 2000, Analyzing the Effectiveness and Applicability of Co-training,
+        CIKM (co-EM: every round labels all rows anew); Zou et al. 2018, Class-Balanced Self-Training, ECCV.
+    Differs: the views are two readings of the same words, not two sets of features, and learn from their product, not
+        from each other; the labels are drawn to the source's class shares; the rows are the target's, not the source's.
     Reads: source labels, target pool; with `start: domain_fusion` also source text and all targets' text.
-    Assumes: class shares of the target that are near the source's, see `pull`; that words tell the classes apart, at
-        least a little (where they do not, as with pairs of texts, they say little and hardly count).
+    Assumes: class shares of the target that are near the source's, or known, see `pull` and `shares`; that words tell
+        the classes apart, at least a little (where they do not, as with pairs of texts, they hardly count).
     """
 
     rounds: int = 2
@@ -53,12 +53,17 @@ class CoTraining:
     pull: float = 3.0
     """How much the source's class shares weigh in the labels' shares, as a multiple of the target's rows; 0 takes what
     EM estimates alone, which drifts to one class where the models lean to it."""
+    shares: Mapping[str, float] | None = None
+    """Class shares of the target where you know them, {label: share}; the labels are then drawn to these."""
     start: Literal["source_only", "domain_fusion"] = "source_only"
     """source_only: from a new adapter; domain_fusion: from a copy of the fused one."""
     weight: float = 1.0
     """Of the target's rows beside the source's."""
 
-    assumes_equal_priors: ClassVar[bool] = True
+    @property
+    def assumes_equal_priors(self) -> bool:
+        """Whether the target is taken to have nearly the source's class shares."""
+        return self.shares is None
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or not 0 < self.share <= 1 or self.pull < 0 or self.weight <= 0:
@@ -69,6 +74,7 @@ class CoTraining:
 
     def plan(self, run: Run) -> Iterator[Stage]:
         """Fuse if asked to, learn the task, then agree and learn again."""
+        known = known_shares(self.shares, run.labels)
         start = None
         if self.start == "domain_fusion":
             start = "domain"
@@ -76,7 +82,7 @@ class CoTraining:
         yield Stage("task", {"task": TaskLoss(run.source)}, train={"task": start})
         words = None if run.planned else Words(*run.labelled_texts(), run.pool_texts(), run.classes)
         for number in range(1, self.rounds + 1):
-            agreed, shares = self._agreed(run, words)
+            agreed, shares = self._agreed(run, words, known)
             rows, labels = balanced_choice(agreed, shares, self.share, 0.0)
             run.note(f"round {number}: class shares of the labels " + ", ".join(f"{value:.2f}" for value in shares))
             taught = TaskLoss(run.pseudo_labelled(f"agreed {number}", rows, labels))
@@ -89,19 +95,37 @@ class CoTraining:
             if words is not None:
                 words.learn(agreed)
 
-    def _agreed(self, run: Run, words: Words | None) -> tuple[Floats, Floats]:
+    def _agreed(self, run: Run, words: Words | None, known: Floats | None) -> tuple[Floats, Floats]:
         """Return what both views say of the target's pool (N, C), and the class shares (C,) it was drawn to."""
         held_out, labels = run.predicted_source()
-        known = labels >= 0
-        shares = np.bincount(labels[known], minlength=run.classes) / max(int(known.sum()), 1)
+        labelled = labels >= 0
+        shares = np.bincount(labels[labelled], minlength=run.classes) / max(int(labelled.sum()), 1)
         pool = run.predicted()
         if words is None or (shares == 0).any():
             return pool, shares
         views = [(held_out, pool), (words.said_of(run.held_out_texts()), words.said_of())]
         agreed = multiplied(views, labels)
-        drawn = em_prior(agreed, shares, pull=self.pull)
+        drawn = em_prior(agreed, shares, pull=self.pull) if known is None else known
         tilted = agreed * tilt_towards(agreed, drawn)
         return tilted / tilted.sum(1, keepdims=True), drawn
+
+
+def known_shares(shares: Mapping[str, float] | None, labels: Sequence[str]) -> Floats | None:
+    """Return class shares (C,) in the order of the labels; None where none are known.
+
+    Raises:
+        InputError: a label is missing or unknown, or the shares are not positive and 1 together.
+
+    >>> known_shares({"good": 0.8, "bad": 0.2}, ["bad", "good"]).tolist()
+    [0.2, 0.8]
+    """
+    if shares is None:
+        return None
+    if sorted(shares) != sorted(labels) or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-3:
+        raise InputError(
+            f"method.shares is {dict(shares)}; expected a share above 0 for each of {', '.join(labels)}, 1 together."
+        )
+    return np.array([shares[label] for label in labels])
 
 
 def multiplied(views: Sequence[tuple[Floats, Floats]], labels: Ints) -> Floats:
@@ -131,8 +155,8 @@ class Words:
     """Logistic regression on tf-idf: of the source's labelled rows, then of the target's rows beside them."""
 
     def __init__(self, texts: Sequence[str], labels: Ints, pool: Sequence[str], classes: int) -> None:
-        known = labels >= 0
-        self._texts, self._labels = [texts[row] for row in np.flatnonzero(known)], labels[known]
+        self._texts = [text for text, label in zip(texts, labels, strict=True) if label >= 0]
+        self._labels = labels[labels >= 0]
         self._pool, self._classes = list(pool), classes
         self._model = word_model(FEW).fit(self._texts, self._labels)
 

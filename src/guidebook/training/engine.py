@@ -104,7 +104,7 @@ class Engine:
         Raises:
             InputError: the stage stacks adapters of a kind that cannot be stacked.
         """
-        if stage.below and len(stage.below) + len(stage.train) > 1 and self.adapter.kind == "full":
+        if stage.below and self.adapter.kind == "full":
             raise InputError(
                 f"The stage {stage.name!r} of this method stacks adapters ({', '.join((*stage.below, *stage.train))}), "
                 "and kind full is a whole model, one at a time. Choose adapter: houlsby or lora, or another method."

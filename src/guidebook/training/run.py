@@ -157,21 +157,21 @@ class Run:
         return read_probabilities(place, self._corpus.labels.names, len(self._target.texts))
 
     @property
+    def labels(self) -> Sequence[str]:
+        """Names of the task's classes, in the order of their ids."""
+        return self._corpus.labels.names
+
+    @property
     def classes(self) -> int:
         """Number of classes of the task."""
         return len(self._corpus.labels.names)
 
-    def predicted(self, most: int | None = None) -> np.ndarray:
+    def predicted(self) -> np.ndarray:
         """Return probabilities (N, C) of the last stage's model on the target's pool, in its order; of words (W, C).
 
-        With `most`, on so many texts of it at most, the same in every call. In a run that is only planned, every row is
-        sure of a class, the classes in turn.
+        In a run that is only planned, every row is sure of a class, the classes in turn.
         """
-        population = self._target
-        if most is not None and most < len(population.texts):
-            order = np.random.default_rng(seed_for(self._seed, "sample of the pool") % 2**32)
-            population = select_rows(population, np.sort(order.permutation(len(population.texts))[:most]))
-        rows = self._material.rows(population)
+        rows = self._material.rows(self._target)
         if self._predictor is None:
             return np.eye(self.classes)[np.arange(rows.items) % self.classes]
         return self._predictor.latest(rows)

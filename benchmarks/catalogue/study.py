@@ -48,6 +48,8 @@ from cells import Prepared, done, share_of
 from domains import Data, read, read_general, take
 
 FLAGSHIP, TWIN, PLACEBO = "co_training", "source_only", "general_mlm"
+TOLD = "co_training_told"
+"""The flagship that is told the target's class shares: on shifted targets only."""
 TAKES_LABELS = ("few_target_labels", "teacher", "target_oracle")
 """Methods that are given labels of the target: run like the others, and in no table with them."""
 BASELINES = ("tfidf", "linear_probe", TWIN, PLACEBO)
@@ -106,7 +108,8 @@ def everything(methods: Sequence[str]) -> Iterator[Job]:
     """Yield what needs no choice: screening, shifted targets, genres; most informative part first."""
     for draw, (source, target), method in itertools.product(range(2), SCREENED, methods):
         yield Job("screening", "amazon", method, source, target, draw, 200)
-    for (source, target), shift, method in itertools.product(SCREENED, SHIFTS, methods):
+    told = (TOLD,) if FLAGSHIP in methods else ()
+    for (source, target), shift, method in itertools.product(SCREENED, SHIFTS, (*methods, *told)):
         yield Job("shifted", "amazon", method, source, target, 0, 200, shift)
     for draw, (source, target), method in itertools.product(range(2), GENRES, ON_GENRES):
         if method in methods:
@@ -178,7 +181,10 @@ def target_of(job: Job, budget: Budget, data: Data) -> Domain:
 
 
 def method_of(job: Job, data: Data, target: Domain, source: Domain, folder: Path) -> Any:
-    """Return the method's name, with the files that some are given: labels, or what tf-idf says, of the target."""
+    """Return the method's name with what some are given of the target: labels, what tf-idf says, class shares."""
+    if job.method == TOLD:
+        first, last = sorted(set(source.labels or ()))
+        return {"name": FLAGSHIP, "shares": {first: 1 - SHIFTS[job.shift], last: SHIFTS[job.shift]}}
     if job.method == "few_target_labels":
         labelled, tested = data.of(job.target, *data.tests), set((target.test or target).texts or ())
         free = [row for row, text in enumerate(labelled["texts"]) if text not in tested]

@@ -84,6 +84,8 @@ def test_every_method_is_screened_twice_in_four_directions_and_on_shifted_target
     for method in METHODS:
         assert sum(job.phase == "screening" and job.method == method for job in jobs) == 8
         assert sum(job.phase == "shifted" and job.method == method for job in jobs) == 8
+    assert {job.phase for job in jobs if job.method == study.TOLD} == {"shifted"}
+    assert study.TOLD not in {job.method for job in study.everything(["source_only"])}
     assert sum(job.phase == "mnli" for job in jobs) == 2 * 3 * 5
     assert len(set(jobs)) == len(jobs)
 
@@ -245,3 +247,11 @@ def test_a_cell_that_is_prepared_once_gives_what_fresh_ones_give(tiny_base, tmp_
             )
     for method in ("mixed", "tfidf", "dann", "domain_fusion", "source_only"):
         assert found["together", method] == found["alone", method]
+
+
+def test_the_flagship_that_is_told_gets_the_shares_of_the_target(tmp_path) -> None:
+    source = study.Domain("books", ["a", "b"], labels=["1", "0"])
+    job = study.Job("shifted", "amazon", study.TOLD, "books", "dvd", 0, 200, "85/15")
+    method = study.method_of(job, tiny_data(), source, source, tmp_path)
+    assert method["name"] == "co_training"
+    assert method["shares"] == pytest.approx({"0": 0.15, "1": 0.85})

@@ -227,6 +227,9 @@ def section(phase: str, records: Sequence[Record]) -> list[str]:
     if phase in ("finalists", "many") and (beaten := compare(free, pairs)):
         lines += [
             "",
+            f"What was asked first, before these runs: is `{FLAGSHIP}` above each of the others? The p-values are adjusted "
+            "over these comparisons.",
+            "",
             f"| `{FLAGSHIP}` minus | difference | 95 % interval | p (Holm) | detectable | cells | |",
             "|---|---|---|---|---|---|---|",
             *(f"| `{difference.worse}` | {_row(difference)} |" for difference in beaten),

@@ -74,7 +74,8 @@ def broken_assumptions(method: object, scores: Mapping[str, Any]) -> dict[str, l
             found[entry["name"]] = [
                 f"This method assumes that the classes are as frequent in the target as in the source ({here}), but "
                 f"the estimate for the target is {there}. Aligned or balanced to wrong shares, rows move to the wrong "
-                "side. Prefer self_training, mean_teacher or mixed, which do not assume it."
+                "side. Prefer self_training, mean_teacher or mixed, which do not assume it, or tell co_training the "
+                "shares you know (method.shares)."
             ]
     return found
 

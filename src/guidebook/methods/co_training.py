@@ -102,7 +102,7 @@ class CoTraining:
         shares = np.bincount(labels[labelled], minlength=run.classes) / max(int(labelled.sum()), 1)
         pool = run.predicted()
         if words is None or (shares == 0).any():
-            return pool, shares
+            return pool, shares if known is None else known
         views = [(held_out, pool), (words.said_of(run.held_out_texts()), words.said_of())]
         agreed = multiplied(views, labels)
         drawn = em_prior(agreed, shares, pull=self.pull) if known is None else known

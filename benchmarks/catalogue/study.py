@@ -52,7 +52,8 @@ TOLD = "co_training_told"
 """The flagship that is told the target's class shares: on shifted targets only."""
 TAKES_LABELS = ("few_target_labels", "teacher", "target_oracle")
 """Methods that are given labels of the target: run like the others, and in no table with them."""
-BASELINES = ("tfidf", "linear_probe", TWIN, PLACEBO)
+WORDS = "tfidf"
+BASELINES = (WORDS, "linear_probe", TWIN, PLACEBO)
 SCREENED = (("books", "electronics"), ("electronics", "books"), ("dvd", "kitchen"), ("kitchen", "dvd"))
 GENRES = (("fiction", "travel"), ("telephone", "government"), ("slate", "fiction"))
 ON_GENRES = (TWIN, "domain_fusion", "mixed", "udapter_joint", FLAGSHIP)
@@ -119,7 +120,7 @@ def everything(methods: Sequence[str]) -> Iterator[Job]:
 def finals(chosen: Sequence[str], domains: Sequence[str]) -> Iterator[Job]:
     """Yield the directions that nothing was chosen on, for the finalists, the flagship and what both must beat."""
     others = [pair for pair in itertools.permutations(domains, 2) if pair not in SCREENED]
-    methods = dict.fromkeys((TWIN, PLACEBO, FLAGSHIP, *chosen))
+    methods = dict.fromkeys((WORDS, TWIN, PLACEBO, FLAGSHIP, *chosen))
     for draw, (source, target), method in itertools.product(range(3), others, methods):
         yield Job("finalists", "amazon", method, source, target, draw, 200)
     for (source, target), method in itertools.product(others, methods):

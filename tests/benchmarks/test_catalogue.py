@@ -94,7 +94,15 @@ def test_nothing_of_the_screening_is_in_the_finals() -> None:
     jobs = list(study.finals(["ssd", "mixed", "dann"], ("books", "dvd", "electronics", "kitchen")))
     assert not {(job.source, job.target) for job in jobs} & set(study.SCREENED)
     assert len({(job.source, job.target) for job in jobs}) == 8
-    assert {job.method for job in jobs} == {"source_only", "general_mlm", "ssd", "mixed", "dann", "co_training"}
+    assert {job.method for job in jobs} == {
+        "tfidf",
+        "source_only",
+        "general_mlm",
+        "ssd",
+        "mixed",
+        "dann",
+        "co_training",
+    }
     assert {job.draw for job in jobs if job.phase == "finalists"} == {0, 1, 2}
 
 
@@ -172,6 +180,24 @@ def test_p_values_are_adjusted_over_the_comparisons_of_the_table() -> None:
     raw = {name: difference.found.p_value for name, difference in found.items()}
     smallest = min(raw, key=lambda name: raw[name])
     assert found[smallest].p == pytest.approx(min(3 * raw[smallest], 1.0))
+
+
+def test_the_front_page_shows_the_flagship_against_each_on_the_directions_nothing_was_chosen_on() -> None:
+    cells = [("books", "dvd", 0), ("books", "kitchen", 0), ("dvd", "books", 0), ("dvd", "electronics", 0)]
+    records = [
+        record(method, cell, right + number / 100, phase="finalists")
+        for method, right in {"source_only": 0.6, "co_training": 0.7, "tfidf": 0.65}.items()
+        for number, cell in enumerate(cells)
+    ]
+    told = report.brief([*records, *screening({"mixed": 0.9, "co_training": 0.1})]).splitlines()
+    rows = {line.split(" | ")[1]: line for line in told[2:]}
+    assert rows.keys() == {"`co_training`", "`tfidf`", "`source_only`"}
+    found = {name: 100 * np.mean([r["accuracy"] for r in records if f"`{r['method']}`" == name]) for name in rows}
+    assert rows["`co_training`"].endswith(f"| 4 | {found['`co_training`']:.1f} | | | |")
+    gain = found["`co_training`"] - found["`source_only`"]
+    assert f"| 4 | {found['`source_only`']:.1f} | {gain:+.1f} |" in rows["`source_only`"]
+    assert "tfidf" not in report.brief(records[:-1])
+    assert report.brief(screening({"mixed": 0.9, "co_training": 0.1})) == ""
 
 
 def test_bases_and_budgets_are_not_mixed() -> None:

@@ -227,8 +227,7 @@ def section(phase: str, records: Sequence[Record]) -> list[str]:
     if phase in ("finalists", "many") and (beaten := compare(free, pairs)):
         lines += [
             "",
-            f"What was asked before these runs: is `{FLAGSHIP}` above each of the others? "
-            "The p-values are adjusted over these comparisons.",
+            f"Is `{FLAGSHIP}` above each of the others? The p-values are adjusted over these comparisons.",
             "",
             f"| `{FLAGSHIP}` minus | difference | 95 % interval | p (Holm) | detectable | cells | |",
             "|---|---|---|---|---|---|---|",

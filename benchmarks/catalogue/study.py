@@ -41,6 +41,7 @@ from guidebook.compare.work import Share
 from guidebook.data.domains import Domain
 from guidebook.evaluation.records import append_record, machine, read_records, versions
 from guidebook.methods import METHODS
+from guidebook.methods.tfidf import word_model
 from guidebook.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -48,10 +49,10 @@ from cells import Prepared, done, share_of
 from domains import Data, read, read_general, take
 
 FLAGSHIP, TWIN, PLACEBO = "co_training", "source_only", "general_mlm"
-TOLD = "co_training_told"
+TOLD = f"{FLAGSHIP}_told"
 """The flagship that is told the target's class shares: on shifted targets only."""
-TAKES_LABELS = ("few_target_labels", "teacher", "target_oracle")
-"""Methods that are given labels of the target: run like the others, and in no table with them."""
+TAKES_LABELS = ("few_target_labels", "teacher", "target_oracle", TOLD)
+"""Methods that are given labels of the target, or its class shares: run like the others, no candidates of a choice."""
 WORDS = "tfidf"
 BASELINES = (WORDS, "linear_probe", TWIN, PLACEBO)
 SCREENED = (("books", "electronics"), ("electronics", "books"), ("dvd", "kitchen"), ("kitchen", "dvd"))
@@ -202,12 +203,7 @@ def method_of(job: Job, data: Data, target: Domain, source: Domain, folder: Path
 
 def said_by_words(source: Domain, target: Domain) -> list[str]:
     """Return a line of probabilities for every target text by tf-idf and logistic regression on the source."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0))
-    model.fit(source.texts, source.labels)
+    model = word_model().fit(source.texts, source.labels)
     names = [str(name) for name in model.classes_]
     return [json.dumps(dict(zip(names, row.tolist(), strict=True))) for row in model.predict_proba(target.texts)]
 

@@ -16,8 +16,8 @@ from guidebook.methods.priors import balanced_choice, tilt_towards
 from guidebook.methods.stage import Stage
 from guidebook.methods.tfidf import word_model
 
-FEW, MANY = 10.0, 1.0
-"""How free the word counts' weights are (scikit-learn's C): on the source's rows, and with the pool's beside them."""
+INVERSE_RIDGE = 1.0
+"""Of the word counts that learn from the pool: its labels are many and partly wrong, so their weights are less free."""
 ENOUGH = 100
 """Rows of a pool in which a word or bigram has to be in two texts to count."""
 
@@ -152,20 +152,27 @@ def _product(chances: Sequence[Floats]) -> Floats:
 
 
 class Words:
-    """Logistic regression on tf-idf: of the source's labelled rows, then of the target's rows beside them."""
+    """Logistic regression on tf-idf: of the source's labelled rows, then of the target's rows beside them.
+
+    Args:
+        texts: Of the source's rows (S,).
+        labels: (S,) their class ids; -1: none, and the row is left out.
+        pool: Texts of the target's rows (N,).
+        classes: C; a class without a labelled row gets a chance of nought.
+    """
 
     def __init__(self, texts: Sequence[str], labels: Ints, pool: Sequence[str], classes: int) -> None:
         self._texts = [text for text, label in zip(texts, labels, strict=True) if label >= 0]
         self._labels = labels[labels >= 0]
         self._pool, self._classes = list(pool), classes
-        self._model = word_model(FEW).fit(self._texts, self._labels)
+        self._model = word_model().fit(self._texts, self._labels)
 
     def learn(self, chances: Floats) -> None:
         """Learn anew, with these chances (N, C) of the pool beside the source: a row weighs by its lead."""
         ordered = np.sort(chances, axis=1)
         weights = np.concatenate([np.ones(len(self._labels)), ordered[:, -1] - ordered[:, -2]])
         labels = np.concatenate([self._labels, chances.argmax(1)])
-        self._model = word_model(MANY, least=2 if len(self._pool) >= ENOUGH else 1)
+        self._model = word_model(INVERSE_RIDGE, least=2 if len(self._pool) >= ENOUGH else 1)
         self._model.fit([*self._texts, *self._pool], labels, logisticregression__sample_weight=weights)
 
     def said_of(self, texts: Sequence[str] | None = None) -> Floats:

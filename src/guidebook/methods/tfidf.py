@@ -22,12 +22,12 @@ class Tfidf:
 
     def plan(self, run: Run) -> Iterator[Stage]:
         """No stage: the predictions are computed at once."""
-        model = word_model(10.0).fit(*run.labelled_texts())
+        model = word_model().fit(*run.labelled_texts())
         run.submit(lambda rows: model.predict_proba(rows.joined()))
         yield from ()
 
 
-def word_model(inverse_ridge: float, least: int = 1) -> Any:
+def word_model(inverse_ridge: float = 10.0, least: int = 1) -> Any:
     """Return an unfitted pipeline of tf-idf and logistic regression.
 
     Args:

@@ -106,7 +106,7 @@ def compare(records: Sequence[Record], pairs: Sequence[tuple[str, str]]) -> list
 def means(records: Sequence[Record], score: str = "accuracy") -> tuple[dict[str, float], int]:
     """Return each method's mean over the cells that every method of the records has, and how many these are."""
     methods = by_cell(records)
-    common = set.intersection(*(set(cells) for cells in methods.values())) if methods else set()
+    common = sorted(set.intersection(*(set(cells) for cells in methods.values()))) if methods else []
     if not common:
         return {}, 0
     return {m: float(np.mean([cells[c][score] for c in common])) for m, cells in methods.items()}, len(common)

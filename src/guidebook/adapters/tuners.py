@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from guidebook.adapters.modules import bare_modules, bare_name
 from guidebook.adapters.storage import kind_of_config
 from guidebook.errors import InputError
-from guidebook.peft import BASE_ROW, Wrapper
+from guidebook.peft import BASE_ROW, Wrapper, lean
 
 PEFT_ROOT = "base_model.model."  # what PEFT writes before every module name in adapter_model.safetensors
 ONE_AT_A_TIME = ("dora", "ia3", "invertible")
@@ -67,6 +67,7 @@ class Tuners:
                     del self._model.peft_config
         for _, layer in self.layers():
             layer.train(layer.get_base_layer().training)
+            lean(layer)
 
     def remove(self, name: str) -> None:
         """Take an adapter's modules out of the model again."""

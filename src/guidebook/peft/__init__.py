@@ -10,6 +10,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 
 from guidebook.peft.bottleneck import BottleneckConfig, BottleneckLayer, BottleneckModel, BottleneckType
 from guidebook.peft.invertible import InvertibleConfig, InvertibleLayer, InvertibleModel, InvertibleType
+from guidebook.peft.low_rank import lean
 from guidebook.peft.wrapper import BASE_ROW, Wrapper, refuse_merge
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "InvertibleModel",
     "InvertibleType",
     "Wrapper",
+    "lean",
     "refuse_merge",
 ]
 

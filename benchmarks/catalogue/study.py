@@ -57,7 +57,7 @@ WORDS = "tfidf"
 BASELINES = (WORDS, "linear_probe", TWIN, PLACEBO)
 SCREENED = (("books", "electronics"), ("electronics", "books"), ("dvd", "kitchen"), ("kitchen", "dvd"))
 GENRES = (("fiction", "travel"), ("telephone", "government"), ("slate", "fiction"))
-ON_GENRES = (TWIN, "domain_fusion", "mixed", "udapter_joint", FLAGSHIP)
+ON_GENRES = (WORDS, TWIN, "domain_fusion", "mixed", "udapter_joint", FLAGSHIP)
 CHOSEN_BY = ("nuclear_norm", "source_accuracy")
 """Label-free scores whose mean rank over the screening's cells chooses the finalists."""
 FINALISTS = 3
@@ -111,7 +111,7 @@ def everything(methods: Sequence[str]) -> Iterator[Job]:
     for draw, (source, target), method in itertools.product(range(2), SCREENED, methods):
         yield Job("screening", "amazon", method, source, target, draw, 200)
     told = (TOLD,) if FLAGSHIP in methods else ()
-    for (source, target), shift, method in itertools.product(SCREENED, SHIFTS, (*methods, *told)):
+    for shift, (source, target), method in itertools.product(SHIFTS, SCREENED, (*methods, *told)):
         yield Job("shifted", "amazon", method, source, target, 0, 200, shift)
     for draw, (source, target), method in itertools.product(range(2), GENRES, ON_GENRES):
         if method in methods:

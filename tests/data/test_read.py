@@ -54,6 +54,21 @@ def test_csv_equals_the_standard_library_and_keeps_line_numbers(tmp_path: Path) 
     assert table.lines == [2, 4, 6, 10]
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_spreadsheet_may_separate_by_semicolons_or_tabs(tmp_path: Path, mark: str) -> None:
+    lines = ["", "Review;Stars", '"one; two,\nthree";1', "four, five;2", ""]
+    table = read(write(tmp_path, "a.csv", "\n".join(lines).replace(";", mark)))
+    assert table.texts == [f"one{mark} two,\nthree", "four, five"]
+    assert table.labels == ["1", "2"]
+    assert table.lines == [3, 5]
+    message = refused(write(tmp_path, "b.csv", f"text{mark}label\nfine{mark}1\nbad{mark}1{mark}2\n"))
+    assert "b.csv line 3: 3 cells, expected 2 (text, label)" in message
+
+
+def test_commas_in_the_header_separate_whatever_else_is_in_it(tmp_path: Path) -> None:
+    assert read(write(tmp_path, "a.csv", "text,label; of two\na;b,1\n")).texts == ["a;b"]
+
+
 def test_line_numbers_of_windows_files(tmp_path: Path) -> None:
     table = read(write(tmp_path, "a.csv", b'text,label\r\n"one\r\ntwo",1\r\nlast,0\r\n'))
     assert table.texts == ["one\r\ntwo", "last"]
@@ -132,7 +147,6 @@ def test_several_candidates_are_refused_with_their_names(tmp_path: Path) -> None
     ("header", "hint"),
     [
         ("id,words", "columns: {text: NAME}"),
-        ("text;label", "save the file with commas"),
         ("I liked this book a lot", "add a header line"),
     ],
 )

@@ -111,9 +111,7 @@ def _ambiguous(path: Path, role: str, options: list[tuple[str, ...]]) -> str:
 
 def _no_text(path: Path, names: tuple[str, ...]) -> str:
     hint = ""
-    if len(names) == 1 and (";" in names[0] or "\t" in names[0]):
-        hint = " The cells seem to be separated by something other than a comma: save the file with commas."
-    elif any(len(name.split()) > 5 for name in names):
+    if any(len(name.split()) > 5 for name in names):
         hint = " The first line looks like data: add a header line such as text,label."
     shown = ", ".join(name if len(name) <= 40 else f"{name[:40]}…" for name in names)
     return (

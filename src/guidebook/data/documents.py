@@ -16,6 +16,7 @@ from guidebook.data.corpus import Corpus
 from guidebook.data.domains import Domain, LabelSet, Population, load_text, select_rows
 from guidebook.data.fingerprints import text_keys
 from guidebook.data.read import read_table
+from guidebook.data.readers.separated import separator
 from guidebook.errors import InputError
 
 SUFFIXES = (".csv", ".json", ".jsonl", ".txt")
@@ -167,7 +168,8 @@ def _names(path: Path) -> list[str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             if suffix == ".csv":
-                return [name.strip() for name in next(csv.reader(stream), [])]
+                header = stream.readline()
+                return [name.strip() for name in next(csv.reader([header], delimiter=separator(header)), [])]
             start = stream.readline().strip()
             row = json.loads(start) if start.startswith("{") and start.endswith("}") else {}
             return list(row)

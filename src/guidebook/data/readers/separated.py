@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 from typing import IO
 
@@ -13,18 +14,35 @@ LARGEST_FIELD = 2**31 - 1
 
 
 def read_csv(stream: IO[bytes], problems: Problems) -> Rows:
-    """Yield (line, row) of comma-separated text with a header; line breaks inside quotes are part of the cell."""
+    """Yield (line, row) of separated text with a header; line breaks inside quotes are part of the cell.
+
+    Commas separate the cells, or what `separator` finds.
+    """
     limit = csv.field_size_limit(LARGEST_FIELD)
     try:
         with as_text(stream) as text:
             yield from _csv_rows(text, problems)
     finally:
         csv.field_size_limit(limit)
-    problems.report("Fix the rows; put quotes around text that contains commas.")
+    problems.report("Fix the rows; put quotes around text that contains what separates the cells.")
+
+
+def separator(header: str) -> str:
+    r"""Return what separates the cells below this header: semicolons or tabs where there are no commas, else commas.
+
+    Spreadsheets write semicolons into CSV files wherever the comma is the decimal mark.
+
+    >>> separator("text,label;rating"), separator("text;label"), separator("text\tlabel"), separator("text")
+    (',', ';', '\t', ',')
+    """
+    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _csv_rows(text: IO[str], problems: Problems) -> Rows:
-    reader = csv.reader(text, strict=True)
+    head = [text.readline()]
+    while head[-1] and not head[-1].strip():
+        head.append(text.readline())
+    reader = csv.reader(itertools.chain(head, text), delimiter=separator(head[-1]), strict=True)
     names: list[str] | None = None
     start = 1
     try:

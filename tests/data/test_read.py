@@ -112,6 +112,7 @@ def test_a_cell_may_be_larger_than_the_csv_module_allows_by_default(tmp_path: Pa
     ("header", "expected"),
     [
         ("Review,Stars", Columns("Review", None, "Stars")),
+        ("Review Text,Gold-Label", Columns("Review Text", None, "Gold-Label")),
         ("id, TEXT ,category", Columns("TEXT", None, "category")),
         ("premise,hypothesis,gold_label", Columns("premise", "hypothesis", "gold_label")),
         ("question1,question2,target", Columns("question1", "question2", "target")),

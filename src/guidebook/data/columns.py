@@ -32,7 +32,7 @@ ALIASES = {*TEXT_NAMES, *LABEL_NAMES, *WORD_NAMES, *TAG_NAMES, *(name for pair i
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of a file's columns; None: found by alias, whatever the case."""
+    """Names of a file's columns; None: found by alias, whatever the case, "Review Text" as "review_text"."""
 
     text: str | None = None
     """Column of the text. Naming it without `text_pair` means single texts."""
@@ -61,7 +61,7 @@ def choose_columns(
         return Columns(text, pair, None)
     if columns.label is not None:
         return Columns(text, pair, _named(columns.label, names, path, "label"))
-    found = [name for name in names if name.strip().casefold() in LABEL_NAMES and name not in (text, pair)]
+    found = [name for name in names if plain(name) in LABEL_NAMES and name not in (text, pair)]
     if len(found) > 1:
         raise InputError(_ambiguous(path, "label", [(name,) for name in found]))
     return Columns(text, pair, found[0] if found else None)
@@ -88,14 +88,23 @@ def _text_columns(columns: Columns, names: tuple[str, ...], path: Path) -> tuple
     return options[0][0], options[0][1] if len(options[0]) > 1 else None
 
 
+def plain(name: str) -> str:
+    """Return a column's name as aliases are written.
+
+    >>> plain(" Review Text")
+    'review_text'
+    """
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
 def _like(alias: str, names: tuple[str, ...]) -> list[str]:
-    return [name for name in names if name.strip().casefold() == alias]
+    return [name for name in names if plain(name) == alias]
 
 
 def _named(name: str, names: tuple[str, ...], path: Path, role: str) -> str:
     if name in names:
         return name
-    found = _like(name.strip().casefold(), names)
+    found = _like(plain(name), names)
     if len(found) == 1:
         return found[0]
     raise InputError(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from guidebook.data.columns import TEXT_NAMES, Columns
+from guidebook.data.columns import TEXT_NAMES, Columns, plain
 from guidebook.data.corpus import Corpus
 from guidebook.data.domains import Domain, LabelSet, Population, load_text, select_rows
 from guidebook.data.fingerprints import text_keys
@@ -155,7 +155,7 @@ def _columns(domain: Domain) -> Columns:
     if domain.columns.text is not None or domain.path is None:
         return domain.columns
     names = _names(Path(domain.path))
-    known = [name for name in names if name.strip().casefold() in TEXT_NAMES]
+    known = [name for name in names if plain(name) in TEXT_NAMES]
     chosen = next((name for name in names if name.strip().casefold() == "text"), None)
     return dataclasses.replace(domain.columns, text=chosen or next(iter(known or names), None))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from guidebook.data.columns import ALIASES, Columns, choose_columns
+from guidebook.data.columns import ALIASES, Columns, choose_columns, plain
 from guidebook.data.labels import WORDS, normalise
 from guidebook.data.places import open_place, stem
 from guidebook.data.readers import READERS
@@ -164,12 +164,12 @@ def _collect(rows: Iterator[tuple[int, Row]], columns: Columns, allowed: Mapping
 
     A JSONL row may bring a new column at any line, so the text and label columns are chosen when all have been seen.
     """
-    wanted = ALIASES | {name.strip().casefold() for name in (columns.text, columns.text_pair, columns.label) if name}
+    wanted = ALIASES | {plain(name) for name in (columns.text, columns.text_pair, columns.label) if name}
     kept = _Rows(seen={name: set() for name in allowed})
     for number, row in rows:
         if row.keys() - kept.names.keys():
             for name in row:
-                if name not in kept.names and name.strip().casefold() in wanted:
+                if name not in kept.names and plain(name) in wanted:
                     kept.cells[name] = Column(len(kept.numbers))
                 kept.names[name] = None
         if all(_matches(row, name, values, kept.seen[name]) for name, values in allowed.items()):

@@ -146,20 +146,30 @@ def test_flags_and_overrides_change_a_file_and_overrides_win(tmp_path: Path) -> 
     assert name_of(load_recipe(path, [], {"method": "target_mlm"}).method) == "target_mlm"
 
 
+@pytest.mark.parametrize("source", ["books.csv", ["books.csv"], {"path": "books.csv"}, [{"path": "books.csv"}]])
+def test_an_override_reaches_the_settings_of_a_single_domain(source: object) -> None:
+    recipe = load_recipe(None, ["source.columns.label=stars", "source.columns.text=words"], {"source": source})
+    assert [(domain.path, domain.columns.label, domain.columns.text) for domain in recipe.source] == [
+        ("books.csv", "stars", "words")
+    ]
+    with pytest.raises(gb.InputError, match="Change it as a whole"):
+        load_recipe(None, ["source.columns.label=stars"], {"source": ["books.csv", "dvd.csv"]})
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("seed", "is not an override"),
         ("=1", "is not an override"),
         ("train.task.epochs=[", "is not a YAML value"),
-        ("source.name=x", "source is"),  # a list has no keys: nothing is dropped without a word
+        ("source.name=x", "source is"),  # of two, neither is meant: nothing is dropped without a word
         ("seed.x=1", "seed is 3"),
         ("adapter.rducton=8", "Did you mean 'reduction'?"),
         ("trian.task.epochs=1", "Did you mean 'train'?"),
     ],
 )
 def test_a_wrong_override_is_refused(override: str, message: str, tmp_path: Path) -> None:
-    path = written(tmp_path, "source: [books.csv]\ntargets: [kitchen.csv]\nseed: 3\n")
+    path = written(tmp_path, "source: [books.csv, dvd.csv]\ntargets: [kitchen.csv]\nseed: 3\n")
     with pytest.raises(gb.InputError) as caught:
         load_recipe(path, [override])
     assert message in str(caught.value)

@@ -25,6 +25,8 @@ from guidebook.training.settings import Training
 
 TABLES = {"task": "classification", "adapter": "houlsby", "method": "domain_fusion"}
 """Field that is configured by a name in a table -> the name it has by default."""
+DOMAINS = ("source", "targets", "unlabelled", "general")
+"""Fields that hold domains."""
 STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # labels: [0, 1] are names
 EXPONENT = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")
 SAW = {"mini": ["wikipedia-en"], "mini-gptj": ["wikipedia-en"]}
@@ -105,7 +107,7 @@ class Recipe:
         def put(name: str, value: object) -> None:
             object.__setattr__(self, name, value)
 
-        for name in ("source", "targets", "unlabelled", "general"):
+        for name in DOMAINS:
             put(name, tuple(_domain(item, name, index) for index, item in enumerate(_listed(getattr(self, name)))))
         put("base", _base(self.base))
         put("seed", _seed(self.seed))
@@ -200,7 +202,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected `key: value` lines at the top, found {type(content).__name__}.")
     for part in (content, content.get("compare")):
-        for key in ("source", "sources", "targets", "unlabelled", "general"):
+        for key in (*DOMAINS, "sources"):
             if isinstance(part, dict) and key in part:
                 part[key] = [_anchored(item, path.parent) for item in _listed(part[key])]
     if isinstance(method := content.get("method"), dict) and isinstance(method.get("path"), str):
@@ -234,6 +236,8 @@ def change(content: dict[str, Any], override: str) -> None:
         inner = place.get(part)
         if place is content and part in TABLES and isinstance(inner, str):
             inner = {"name" if part == "method" else "kind": inner}
+        if place is content and part in DOMAINS:
+            inner = _single(inner)
         if not isinstance(inner, dict | None):
             raise InputError(f"{override!r}: {part} is {inner!r}, without settings. Change it as a whole: {part}=…")
         place[part] = dict(inner or {})
@@ -243,6 +247,14 @@ def change(content: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise InputError(f"{override!r}: {text!r} is not a YAML value.") from error
     place[last] = _number(value)
+
+
+def _single(domains: Any) -> Any:
+    """Return the settings of a part that holds one domain; anything else as it is."""
+    only = domains[0] if isinstance(domains, list) and len(domains) == 1 else domains
+    if isinstance(only, str):
+        return {"path": only}
+    return only if isinstance(only, dict) else domains
 
 
 def _number(value: Any) -> Any:

@@ -240,3 +240,22 @@ def test_dora_starts_as_the_base():
     base = Base()
     before = base(x)
     torch.testing.assert_close(get_peft_model(base, LoraConfig(target_modules="last", use_dora=True)).eval()(x), before)
+
+
+def test_what_a_lora_layer_holds_and_computes():
+    torch.manual_seed(0)
+    model = get_peft_model(nn.Sequential(nn.Linear(4, 6)), LoraConfig(r=2, lora_alpha=6, target_modules=["0"]))
+    layer = model.base_model.model[0]
+    assert type(layer) is peft.tuners.lora.Linear
+    assert isinstance(layer.lora_dropout["default"], nn.Identity)
+    assert not layer.lora_variant
+    assert layer.scaling == {"default": 3}
+    assert layer.lora_B["default"].bias is None
+    nn.init.normal_(layer.lora_B["default"].weight)
+    rows = torch.randn(5, 4)
+    update = rows @ layer.lora_A["default"].weight.t() @ layer.lora_B["default"].weight.t() * 3
+    torch.testing.assert_close(layer(rows), layer.base_layer(rows) + update)
+    plain = LoraConfig(r=2, target_modules=["0"], lora_dropout=0.5, use_dora=True)
+    dora = get_peft_model(nn.Sequential(nn.Linear(4, 6)), plain).base_model.model[0]
+    assert isinstance(dora.lora_dropout["default"], nn.Dropout)
+    assert "default" in dora.lora_variant

@@ -21,7 +21,8 @@ def drift(validators: Mapping[str, Mapping[str, float]], arm: str) -> tuple[floa
         arm: The adapted model.
 
     Returns:
-        (the model's, the twin's) in nats, or None: no such sign, or one of the two has no score, or the twin tells nothing.
+        (the model's, the twin's) in nats, or None: no such sign, one of the two has no score, or the twin tells
+        nothing.
 
     >>> drift({"dann": {"information": 0.1}, "source_only": {"information": 0.3}}, "dann")
     (0.1, 0.3)

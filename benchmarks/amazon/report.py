@@ -121,9 +121,13 @@ def table(records: list[Record]) -> list[str]:
 
 def _row(found: tuple[Interval, float, int]) -> str:
     interval, detectable, cells = found
-    low, high = 100 * interval.low, 100 * interval.high
-    word = "within noise" if low <= 0 <= high else ("higher" if low > 0 else "lower")
-    return f"{100 * interval.estimate:+.1f} | {low:+.1f} … {high:+.1f} | {100 * detectable:.1f} | {cells} | {word}"
+    word = "within noise" if interval.low <= 0 <= interval.high else ("higher" if interval.low > 0 else "lower")
+    return f"{' | '.join(_points(interval))} | {100 * detectable:.1f} | {cells} | {word}"
+
+
+def _points(interval: Interval) -> tuple[str, str]:
+    """Return a difference and its limits in points."""
+    return f"{100 * interval.estimate:+.1f}", f"{100 * interval.low:+.1f} … {100 * interval.high:+.1f}"
 
 
 def two_by_two(records: list[Record]) -> list[str]:
@@ -226,7 +230,7 @@ def brief(records: list[Record]) -> str:
             continue
         cells = " | ".join(f"{100 * known[arm]:.1f}" for arm in FRONT_ARMS)
         gains = (compare(group, TWO_STEP, "general"), compare([*group, *without], "none", "tf-idf"))
-        shown = (f"{difference} ({limits})" for difference, limits, *_ in (_row(f).split(" | ") for f in gains if f))
+        shown = ("{} ({})".format(*_points(interval)) for interval, *_ in filter(None, gains))
         saw = ", ".join(group[0]["base_saw"])
         lines.append(f"| `{base}` | {saw} | {KINDS[kind]} | {cells} | {' | '.join(shown)} |")
     return "\n".join(lines)

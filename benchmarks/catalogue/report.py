@@ -136,14 +136,16 @@ def table(records: Sequence[Record], reference: str) -> list[str]:
     return lines
 
 
-def _row(difference: Difference) -> str:
+def _brief(difference: Difference) -> str:
     interval = difference.found.interval
-    detectable = smallest_detectable(interval.standard_error)
-    low, high = 100 * interval.low, 100 * interval.high
     return (
-        f"{100 * interval.estimate:+.1f} | {low:+.1f} … {high:+.1f} | {difference.p:.3f} | {100 * detectable:.1f} "
-        f"| {difference.cells} | {verdict(difference)}"
+        f"{100 * interval.estimate:+.1f} | {100 * interval.low:+.1f} … {100 * interval.high:+.1f} | {difference.p:.3f}"
     )
+
+
+def _row(difference: Difference) -> str:
+    detectable = smallest_detectable(difference.found.interval.standard_error)
+    return f"{_brief(difference)} | {100 * detectable:.1f} | {difference.cells} | {verdict(difference)}"
 
 
 def verdict(difference: Difference) -> str:
@@ -277,7 +279,7 @@ def brief(records: Sequence[Record]) -> str:
         pairs = [(FLAGSHIP, method) for method in accuracies if method != FLAGSHIP]
         found = {difference.worse: difference for difference in compare(free, pairs)}
         for method in sorted(accuracies, key=lambda name: -accuracies[name]):
-            gain = " | ".join(_row(found[method]).split(" | ")[:3]) if method in found else "| |"
+            gain = _brief(found[method]) if method in found else "| |"
             where = f"`{Path(base).name}`, {dict(budget)['adapter']}"
             lines.append(f"| {where} | `{method}` | {cells} | {100 * accuracies[method]:.1f} | {gain} |")
     head = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -36,6 +38,13 @@ def share_of(jobs: Sequence[Any], cells: Sequence[Hashable], share: Share) -> li
     """
     places = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
     return [job for job, cell in zip(jobs, cells, strict=True) if places[cell] % share.parts == share.part - 1]
+
+
+def in_processes(count: int) -> int:
+    """Run the script that runs now in several processes, each with its share; return how many of them failed."""
+    parts = [["--processes", "1", "--share", f"{part}/{count}"] for part in range(1, count + 1)]
+    running = [subprocess.Popen([sys.executable, *sys.argv, *part]) for part in parts]
+    return sum(process.wait() != 0 for process in running)
 
 
 def done(records: Sequence[dict[str, Any]], job: Any, budget: Any) -> bool:

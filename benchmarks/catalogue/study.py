@@ -8,7 +8,8 @@
 
 Draw, head and order of the rows are the same for all methods of a cell, and stages that methods share are trained
 once. Killed anywhere, the same command goes on; the tables are right at any time, since they compare cells that both
-methods have. Several processes take parts of the work: `--share 1/4`, `--share 2/4`, … into one file of records.
+methods have. `--processes 16` is for a GPU, which one run of this size does not fill; several machines take parts of the
+work: `--share 1/4`, `--share 2/4`, and so on.
 
     nice python benchmarks/catalogue/study.py --amazon amazon_reviews.jsonl.xz --mnli mnli_genres.jsonl.xz \
         --general corpus_wikipedia_en_2.jsonl.xz
@@ -19,6 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import sys
 import tempfile
 import time
@@ -45,7 +47,7 @@ from guidebook.methods.tfidf import word_model
 from guidebook.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cells import Prepared, done, share_of
+from cells import Prepared, done, in_processes, share_of
 from domains import Data, read, read_general, take
 
 FLAGSHIP, TWIN, PLACEBO = "co_training", "source_only", "general_mlm"
@@ -316,12 +318,16 @@ def main() -> None:
     parser.add_argument("--phases", nargs="*", default=["screening", "shifted", "mnli", "finalists", "many"])
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--share", type=Share.of, default=Share(), help="part of the work, for example 2/4")
+    parser.add_argument("--processes", type=int, default=1, help="how many share this machine, for example 16 on a GPU")
+    parser.add_argument("--hours", type=float, default=math.inf, help="start no run later than this")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--saw", nargs="*", help="what the base had seen, if it is not a packaged one")
     for item in Budget.__dataclass_fields__.values():
         kind, known = type(item.default), list(ADAPTERS) if item.name == "adapter" else None
         parser.add_argument(f"--{item.name.replace('_', '-')}", type=kind, default=item.default, choices=known)
     options = parser.parse_args()
+    if options.processes > 1:
+        raise SystemExit(in_processes(options.processes))
     torch.set_num_threads(options.threads)
     budget = Budget(**{name: getattr(options, name) for name in Budget.__dataclass_fields__})
     places = {"amazon": options.amazon, "mnli": options.mnli}
@@ -337,7 +343,7 @@ def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], gen
     """
     fingerprint = Host.load(budget.base).fingerprint  # a base that was trained further is another one
     failed: set[Job] = set()
-    prepared = Prepared()
+    prepared, began = Prepared(), time.monotonic()
     while True:
         records = [
             record
@@ -354,7 +360,7 @@ def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], gen
             print("the finalists are not chosen yet: the screening is not complete", flush=True)
         if not todo and failed:
             raise SystemExit(f"{len(failed)} runs failed, see above")
-        if not todo:
+        if not todo or time.monotonic() - began > 3600 * options.hours:
             return
         try:
             record = run_job(todo[0], budget, data[todo[0].data], general, prepared, saw=options.saw)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,21 @@ def test_shares_of_the_work_are_whole_cells_and_together_everything() -> None:
     assert all(cells)
 
 
+def test_several_processes_take_shares_of_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, pathlib\n"
+        "*rest, share = sys.argv[1:]\n"
+        "pathlib.Path(rest[0], share.replace('/', '_')).write_text(' '.join(rest[1:]))\n"
+        "sys.exit(share == '2/3')\n",
+        encoding="utf8",
+    )
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), "--processes", "3"])
+    assert study.in_processes(3) == 1
+    said = {place.name: place.read_text(encoding="utf8") for place in tmp_path.glob("*_3")}
+    assert said == dict.fromkeys(("1_3", "2_3", "3_3"), "--processes 3 --processes 1 --share")
+
+
 def test_a_table_is_right_wherever_the_study_was_stopped() -> None:
     records = screening({"source_only": 0.6, "mixed": 0.9, "dann": 0.6, "few_target_labels": 0.95})
     for stop in (0, 1, 3, 9, len(records) - 1, len(records)):
@@ -227,7 +243,12 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
     budget = study.Budget(str(tiny_base("bert")), "lora", 200, 1, 10, 4, 1e-2, 1e-2, 32)
     methods = ["source_only", "tfidf", "co_training", "teacher", "few_target_labels", "mixed"]
     options = argparse.Namespace(
-        records=tmp_path / "records.jsonl", methods=methods, phases=["screening"], share=Share(), saw=["reviews"]
+        records=tmp_path / "records.jsonl",
+        methods=methods,
+        phases=["screening"],
+        share=Share(),
+        saw=["reviews"],
+        hours=math.inf,
     )
     ran, run_job = [], study.run_job
 
@@ -242,6 +263,9 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
     with pytest.raises(KeyboardInterrupt):
         study.work(options, budget, {"amazon": tiny_data()}, general)
     monkeypatch.setattr(study, "run_job", run_job)
+    late = argparse.Namespace(**{**vars(options), "hours": -1.0})
+    study.work(late, budget, {"amazon": tiny_data()}, general)
+    assert len(read_records(options.records)) == 3
     study.work(options, budget, {"amazon": tiny_data()}, general)
     records = read_records(options.records)
     assert len(records) == 12

@@ -8,8 +8,8 @@
 
 Draw, head and order of the rows are the same for all methods of a cell, and stages that methods share are trained
 once. Killed anywhere, the same command goes on; the tables are right at any time, since they compare cells that both
-methods have. `--processes 16` is for a GPU, which one run of this size does not fill; several machines take parts of the
-work: `--share 1/4`, `--share 2/4`, and so on.
+methods have. `--processes 16` is for a GPU, which one run of this size does not fill; several machines take parts of
+the work: `--share 1/4`, `--share 2/4`, and so on.
 
     nice python benchmarks/catalogue/study.py --amazon amazon_reviews.jsonl.xz --mnli mnli_genres.jsonl.xz \
         --general corpus_wikipedia_en_2.jsonl.xz

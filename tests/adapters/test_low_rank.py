@@ -114,6 +114,11 @@ def hooked(layer: LeanLoRA) -> None:
     layer.base_layer.register_forward_hook(lambda module, inputs, output: output * 2)
 
 
+def replaced(layer: LeanLoRA) -> None:
+    forward = layer.base_layer.forward
+    layer.base_layer.forward = lambda rows: forward(rows) * 2
+
+
 OTHERS: dict[str, tuple[dict[str, Any], Callable[[LeanLoRA], Any]]] = {
     "two adapters": ({"adapters": 2}, lambda layer: None),
     "none": ({}, lambda layer: layer.set_adapter([])),
@@ -125,6 +130,7 @@ OTHERS: dict[str, tuple[dict[str, Any], Callable[[LeanLoRA], Any]]] = {
     "DoRA": ({"use_dora": True}, lambda layer: None),
     "dropout": ({"lora_dropout": 0.5}, lambda layer: layer.train()),
     "a hook": ({}, hooked),
+    "a forward of its own": ({}, replaced),
 }
 
 

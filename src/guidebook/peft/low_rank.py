@@ -47,7 +47,7 @@ class LeanLoRA(PeftLinear):  # type: ignore[misc]
             return None
         if self.training and not isinstance(self.lora_dropout[names[0]], nn.Identity):
             return None
-        if any(module._forward_hooks or module._forward_pre_hooks for module in (base, down, up)):
+        if any(_watched(module) for module in (base, down, up)):
             return None
         same = x.dtype == base.weight.dtype == down.weight.dtype
         return names[0] if same or autocast_dtype(x) is not None else None
@@ -59,6 +59,11 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     if device == "meta" or not x.is_floating_point() or not torch.is_autocast_enabled(device):
         return None
     return torch.get_autocast_dtype(device)
+
+
+def _watched(module: nn.Module) -> bool:
+    """Return whether something wants to see the module's call: a hook, or a `forward` of accelerate's that moves it."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def lean(layer: nn.Module) -> None:

@@ -125,6 +125,7 @@ OTHERS: dict[str, tuple[dict[str, Any], Callable[[LeanLoRA], Any]]] = {
     "disabled": ({}, lambda layer: layer.enable_adapters(False)),
     "merged": ({}, lambda layer: layer.merge()),
     "a base that moves": ({}, lambda layer: layer.base_layer.weight.requires_grad_()),
+    "a base's bias that moves": ({}, lambda layer: layer.base_layer.bias.requires_grad_()),
     "a base of another dtype": ({}, lambda layer: layer.base_layer.double()),
     "a bias in the update": ({"lora_bias": True}, lambda layer: None),
     "DoRA": ({"use_dora": True}, lambda layer: None),

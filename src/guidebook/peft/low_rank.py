@@ -18,8 +18,8 @@ class LeanLoRA(PeftLinear):  # type: ignore[misc]
     paths into the input are added in one more. Here B's product is accumulated into the base's, forward and backward.
 
     Reference: Hu et al. 2022, LoRA: Low-Rank Adaptation of Large Language Models, equation 3.
-    Differs: one active adapter on a frozen, unquantised module without hooks; anything else goes PEFT's
-        way, and so does code that is compiled, which is fused anyway.
+    Differs: one active adapter on a frozen, unquantised module without hooks; anything else goes PEFT's way, and so
+        does code that is compiled, which is fused anyway.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -43,7 +43,9 @@ class LeanLoRA(PeftLinear):  # type: ignore[misc]
         if self.disable_adapters or self.merged or len(names) != 1 or names[0] in self.lora_variant:
             return None
         base, down, up = self.base_layer, self.lora_A[names[0]], self.lora_B[names[0]]
-        if type(base) not in (nn.Linear, Conv1D) or base.weight.requires_grad or up.bias is not None:
+        if type(base) not in (nn.Linear, Conv1D) or up.bias is not None:
+            return None
+        if any(parameter.requires_grad for parameter in base.parameters()):
             return None
         if self.training and not isinstance(self.lora_dropout[names[0]], nn.Identity):
             return None

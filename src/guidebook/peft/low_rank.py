@@ -14,45 +14,49 @@ from transformers.pytorch_utils import Conv1D
 class LeanLoRA(PeftLinear):  # type: ignore[misc]
     """PEFT's LoRA layer with the same numbers up to rounding, for the case that nearly all steps are.
 
-    PEFT's own `forward` multiplies by B, scales and adds in three passes over the output, and the gradients of the two
-    paths into the input are added in one more. Here B's product is accumulated into the base's, forward and backward.
+    PEFT's own `forward` multiplies by B, scales and adds in three passes over the output for every adapter, and the
+    gradients of the paths into the input are added in one more. Here the active adapters are one of their ranks
+    together, and B's product is accumulated into the base's, forward and backward.
 
     Reference: Hu et al. 2022, LoRA: Low-Rank Adaptation of Large Language Models, equation 3.
-    Differs: one active adapter on a frozen, unquantised module without hooks; anything else goes PEFT's way, and so
-        does code that is compiled, which is fused anyway.
+    Differs: a frozen, unquantised module without hooks, no dropout; anything else goes PEFT's way, and so does code
+        that is compiled, which is fused anyway.
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the module's output (..., out) with the update for input features (..., in)."""
-        name = None if args or kwargs or torch.compiler.is_compiling() else self._alone(x)
-        if name is None:
+        """Return the module's output (..., out) with the updates for input features (..., in)."""
+        names = [name for name in self.active_adapters if name in self.lora_A]
+        if args or kwargs or torch.compiler.is_compiling() or not names or not self._plain(x, names):
             found: Tensor = super().forward(x, *args, **kwargs)
             return found
         weight, bias = self.base_layer.weight, self.base_layer.bias
         weight = weight.t() if isinstance(self.base_layer, Conv1D) else weight  # (out, in)
-        down, up = self.lora_A[name].weight, self.lora_B[name].weight
+        down = _joined([self.lora_A[name].weight for name in names], 0)  # (r, in)
+        up = _joined([self.lora_B[name].weight * self.scaling[name] for name in names], 1)  # (out, r)
         if (dtype := autocast_dtype(x)) is not None:
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
             down, up = down.to(dtype), up.to(dtype)
-        updated: Tensor = _LowRank.apply(x, weight, bias, down, up, self.scaling[name])  # type: ignore[no-untyped-call]
+        updated: Tensor = _LowRank.apply(x, weight, bias, down, up)  # type: ignore[no-untyped-call]
         return updated
 
-    def _alone(self, x: Tensor) -> str | None:
-        """Return the one adapter that acts here, if it and the module are of the plain case."""
-        names = [name for name in self.active_adapters if name in self.lora_A]
-        if self.disable_adapters or self.merged or len(names) != 1 or names[0] in self.lora_variant:
-            return None
-        base, down, up = self.base_layer, self.lora_A[names[0]], self.lora_B[names[0]]
-        if type(base) not in (nn.Linear, Conv1D) or up.bias is not None:
-            return None
+    def _plain(self, x: Tensor, names: list[str]) -> bool:
+        """Return whether these adapters on this module, with these features, are the plain case."""
+        base: nn.Module = self.base_layer
+        if self.disable_adapters or self.merged or type(base) not in (nn.Linear, Conv1D):
+            return False
         if any(parameter.requires_grad for parameter in base.parameters()):
-            return None
-        if self.training and not isinstance(self.lora_dropout[names[0]], nn.Identity):
-            return None
-        if any(_watched(module) for module in (base, down, up)):
-            return None
-        same = x.dtype == base.weight.dtype == down.weight.dtype
-        return names[0] if same or autocast_dtype(x) is not None else None
+            return False
+        for name in names:
+            down, up = self.lora_A[name], self.lora_B[name]
+            drops = self.training and not isinstance(self.lora_dropout[name], nn.Identity)
+            if drops or name in self.lora_variant or up.bias is not None or _watched(down) or _watched(up):
+                return False
+        same = all(x.dtype == held.dtype for held in (base.weight, *(self.lora_A[name].weight for name in names)))
+        return not _watched(base) and (same or autocast_dtype(x) is not None)
+
+
+def _joined(weights: list[Tensor], axis: int) -> Tensor:
+    return weights[0] if len(weights) == 1 else torch.cat(weights, axis)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
@@ -75,17 +79,17 @@ def lean(layer: nn.Module) -> None:
 
 
 class _LowRank(torch.autograd.Function):
-    """x W^T + b + scale (x A^T) B^T; W and b are frozen."""
+    """x W^T + b + (x A^T) B^T; W and b are frozen."""
 
     @staticmethod
     def forward(  # noqa: PLR0917  (autograd passes by place)
-        context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+        context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (N, in)
         inner = rows @ down.t()  # (N, r)
-        found = torch.nn.functional.linear(rows, weight, bias).addmm_(inner, up.t(), alpha=scale)
+        found = torch.nn.functional.linear(rows, weight, bias).addmm_(inner, up.t())
         context.save_for_backward(rows, inner, weight, down, up)
-        context.scale, context.shape = scale, x.shape
+        context.shape = x.shape
         return found.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -94,8 +98,8 @@ class _LowRank(torch.autograd.Function):
         rows, inner, weight, down, up = context.saved_tensors
         slope = slope.reshape(-1, slope.shape[-1])  # (N, out)
         wanted = context.needs_input_grad
-        through = (slope @ up).mul_(context.scale)  # (N, r)
+        through = slope @ up  # (N, r)
         to_x = (slope @ weight).addmm_(through, down).view(context.shape) if wanted[0] else None
         to_down = through.t() @ rows if wanted[3] else None
-        to_up = (slope.t() @ inner).mul_(context.scale) if wanted[4] else None
-        return to_x, None, None, to_down, to_up, None
+        to_up = slope.t() @ inner if wanted[4] else None
+        return to_x, None, None, to_down, to_up

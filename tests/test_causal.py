@@ -91,13 +91,14 @@ def test_a_folder_with_train_and_validation(filings):
     assert (train.texts, held.texts) == (DOCUMENTS[:18], DOCUMENTS[18:])
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "txt"])
+@pytest.mark.parametrize("suffix", ["csv", "semicolons.csv", "jsonl", "json", "txt"])
 def test_one_file_of_any_kind_and_the_first_column_where_none_is_named_text(tmp_path, suffix):
     path = tmp_path / "folder" / f"data.{suffix}"
     path.parent.mkdir()
     rows = TEXTS[:4]
     contents = {
         "csv": "filing,note\n" + "".join(f"{text},x\n" for text in rows),
+        "semicolons.csv": "filing;note\n" + "".join(f"{text};x\n" for text in rows),
         "txt": "\n".join(rows) + "\n",
     }
     lines = "".join(json.dumps({"filing": text, "note": "x"}) + "\n" for text in rows)

@@ -252,9 +252,7 @@ def change(content: dict[str, Any], override: str) -> None:
 def _single(domains: Any) -> Any:
     """Return the settings of a part that holds one domain; anything else as it is."""
     only = domains[0] if isinstance(domains, list) and len(domains) == 1 else domains
-    if isinstance(only, str):
-        return {"path": only}
-    return only if isinstance(only, dict) else domains
+    return {"path": only} if isinstance(only, str) else only
 
 
 def _number(value: Any) -> Any:
@@ -274,9 +272,7 @@ def _listed(value: Any) -> list[Any]:
     if isinstance(value, str | Path | Mapping | Domain):
         return [value]
     if not isinstance(value, Iterable):
-        raise InputError(
-            f"{value!r} is neither a domain nor a list of domains. Give a path, or a mapping with `path:`."
-        )
+        raise InputError(f"{value!r} is neither a domain nor a list of domains. Give a path, or {{path: …}}.")
     return list(value)
 
 

@@ -18,10 +18,24 @@ import numpy as np
 from guidebook.evaluation.ranking import holm
 from guidebook.evaluation.records import read_records
 from guidebook.evaluation.statistics import GroupedDifference, grouped_difference, smallest_detectable
+from guidebook.methods import METHODS
 from guidebook.reports.marks import fill
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from study import CHOSEN_BY, FLAGSHIP, PLACEBO, SHIFTS, TAKES_LABELS, TWIN, finalists
+from study import (
+    CHOSEN_BY,
+    FLAGSHIP,
+    PLACEBO,
+    SCREENED,
+    SHIFTS,
+    TAKES_LABELS,
+    TWIN,
+    Budget,
+    done,
+    everything,
+    finalists,
+    finals,
+)
 
 HERE = Path(__file__).parent
 TITLES = {
@@ -240,6 +254,17 @@ def section(phase: str, records: Sequence[Record]) -> list[str]:
     return lines
 
 
+def missing(records: Sequence[Record], budget: Budget, chosen: Sequence[str]) -> Iterator[str]:
+    """Yield, for each phase of the study, how many of its runs have no record; the finals once they are chosen."""
+    domains = sorted({name for pair in SCREENED for name in pair})
+    jobs = [*everything(list(METHODS)), *(finals(chosen, domains) if chosen else ())]
+    for phase in dict.fromkeys(job.phase for job in jobs):
+        here = [job for job in jobs if job.phase == phase]
+        without = sum(not done(records, job, budget) for job in here)
+        if without:
+            yield f"{without} of {len(here)} in {phase}"
+
+
 def page(records: Sequence[Record]) -> str:
     """Return everything that stands between the marks."""
     lines: list[str] = []
@@ -256,6 +281,8 @@ def page(records: Sequence[Record]) -> str:
             f"{spent['epochs']:g} epochs, learning rate {spent['task_rate']:g}, {spent['test_rows']:,} test rows per "
             f"target. Fingerprint `{fingerprint[:12]}`; the base has seen: {', '.join(saw) or 'unknown'}. Placebo: "
             f"`{PLACEBO}`. Finalists, chosen by {' and '.join(CHOSEN_BY)}: {names}.",
+            "",
+            f"Not run yet: {', '.join(missing(group, Budget(**spent), chosen)) or 'nothing'}.",
         ]
         for phase in TITLES:
             lines += section(phase, [record for record in group if record["phase"] == phase])

@@ -309,6 +309,11 @@ def hours_left(todo: Sequence[Job], records: Sequence[Record]) -> float:
     return sum(expected(job) for job in todo) / 3600
 
 
+def processor(made_on: Record) -> tuple[Any, ...]:
+    """Return what decides how long a run takes: hours on a GPU say nothing of a processor's."""
+    return made_on["gpu"] or made_on["cpu"], made_on["torch_threads"]
+
+
 def main() -> None:
     """Run what has no record yet, saying how long it still takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -355,7 +360,13 @@ def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], gen
         jobs = [job for job in jobs if job.phase in options.phases and job.data in data]
         jobs = share_of(jobs, [job.cell for job in jobs], options.share)
         todo = [job for job in jobs if job not in failed and not done(records, job, budget)]
-        print(f"{len(todo)} of {len(jobs)} runs to do, {hours_left(todo, records):.1f} hours left", flush=True)
+        here = [record for record in records if processor(record["machine"]) == processor(machine())]
+        hours = (
+            f"{hours_left(todo, here):.1f} hours left"
+            if here or not todo
+            else "hours unknown before the first run here"
+        )
+        print(f"{len(todo)} of {len(jobs)} runs to do, {hours}", flush=True)
         if not chosen:
             print("the finalists are not chosen yet: the screening is not complete", flush=True)
         if not todo and failed:

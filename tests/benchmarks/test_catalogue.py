@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,7 @@ def record(
         "draw": draw,
         "labels": 200,
         "shift": "",
-        "budget": {
-            "base": "mini",
-            "adapter": "lora",
-            "fuse_tokens": 1,
-            "epochs": 1,
-            "task_rate": 1e-3,
-            "test_rows": 200,
-        },
+        "budget": asdict(study.Budget(adapter="lora", fuse_tokens=1, epochs=1, test_rows=200, task_rate=1e-3)),
         "rows": 200,
         "correct": marks,
         "accuracy": marks.count("1") / 200,
@@ -158,6 +152,23 @@ def test_several_processes_take_shares_of_the_same_command(tmp_path: Path, monke
     assert study.in_processes(3) == 1
     said = {place.name: place.read_text(encoding="utf8") for place in tmp_path.glob("*_3")}
     assert said == dict.fromkeys(("1_3", "2_3", "3_3"), "--processes 3 --processes 1 --share")
+
+
+def test_hours_are_of_this_kind_of_processor() -> None:
+    one = {"cpu": "a", "gpu": None, "torch_threads": 1, "memory_gb": 8}
+    assert study.processor(one) == study.processor({**one, "memory_gb": 16})
+    for other in ({"cpu": "b"}, {"gpu": "c"}, {"torch_threads": 2}):
+        assert study.processor(one) != study.processor({**one, **other})
+
+
+def test_the_page_counts_what_was_not_run() -> None:
+    records = screening({"source_only": 0.6, "mixed": 0.7})
+    every = 8 * len(METHODS)
+    budget = study.Budget(**records[0]["budget"])
+    assert next(report.missing(records, budget, [])) == f"{every - 16} of {every} in screening"
+    assert next(report.missing(records[1:], budget, [])) == f"{every - 15} of {every} in screening"
+    assert not [said for said in report.missing(records, budget, []) if "finalists" in said]
+    assert [said for said in report.missing(records, budget, ["ssd"]) if "finalists" in said]
 
 
 def test_a_table_is_right_wherever_the_study_was_stopped() -> None:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
+from guidebook.peft.wrapper import autocast_dtype
+
 
 class LeanLoRA(PeftLinear):  # type: ignore[misc]
     """PEFT's LoRA layer with the same numbers up to rounding, for the case that nearly all steps are.
@@ -57,14 +59,6 @@ class LeanLoRA(PeftLinear):  # type: ignore[misc]
 
 def _joined(weights: list[Tensor], axis: int) -> Tensor:
     return weights[0] if len(weights) == 1 else torch.cat(weights, axis)
-
-
-def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """Return what autocast turns these features into; None where it is off."""
-    device = x.device.type
-    if device == "meta" or not x.is_floating_point() or not torch.is_autocast_enabled(device):
-        return None
-    return torch.get_autocast_dtype(device)
 
 
 def _watched(module: nn.Module) -> bool:

@@ -80,10 +80,15 @@ class WrapperModel(BaseTuner):  # type: ignore[misc]
         refuse_merge()
 
 
+def autocast_dtype(hidden: Tensor) -> torch.dtype | None:
+    """Return the dtype that autocast gives to features (..., H); None where it is off."""
+    device = hidden.device.type  # "meta" has no autocast to ask for
+    return torch.get_autocast_dtype(device) if device != "meta" and torch.is_autocast_enabled(device) else None
+
+
 def cast(hidden: Tensor, weight: Tensor) -> Tensor:
     """Return hidden in the adapter's dtype, which is fp32 whatever the base's is; autocast does it by itself."""
-    device = hidden.device.type  # "meta" has no autocast to ask for
-    return hidden if device != "meta" and torch.is_autocast_enabled(device) else hidden.to(weight.dtype)
+    return hidden if autocast_dtype(hidden) is not None else hidden.to(weight.dtype)
 
 
 def features_of(module: nn.Module, model: nn.Module) -> int:

@@ -1,12 +1,17 @@
-"""Cells of a study: runs that start from the same data and base are prepared once, and stay in one process."""
+"""Cells of a study: runs that start from the same data and base are prepared once, in one process where that can be."""
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
+import tempfile
 from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
+
+import xxhash
 
 from guidebook.adaptation import prepare
 from guidebook.compare.work import Share
@@ -40,11 +45,68 @@ def share_of(jobs: Sequence[Any], cells: Sequence[Hashable], share: Share) -> li
     return [job for job, cell in zip(jobs, cells, strict=True) if places[cell] % share.parts == share.part - 1]
 
 
+@dataclass
+class Claims:
+    """Who does what among processes that share a machine: a lock for every cell and run, let go of by any death.
+
+    A process keeps to its cell while there is something to do in it, then takes one that nobody has. When all are
+    taken it helps out with the last runs of a cell, which its owner comes to last.
+    """
+
+    folder: Path | None
+    """Where the locks are; None: one process does everything, in order."""
+    held: dict[str, IO[bytes]] = field(default_factory=dict)
+
+    def next_of(self, todo: Sequence[Any]) -> Any | None:
+        """Return the job to do now, claimed; None where others are doing all that is left. Jobs have a `cell`."""
+        if self.folder is None:
+            return todo[0]
+        cells: dict[Hashable, list[Any]] = {}
+        for job in todo:
+            cells.setdefault(job.cell, []).append(job)
+        for cell in sorted(cells, key=lambda cell: self._name("cell", cell) not in self.held):
+            if self._take("cell", cell) and (job := self._first(cells[cell])) is not None:
+                return job
+        return self._first(list(reversed(todo)))
+
+    def _first(self, jobs: Sequence[Any]) -> Any | None:
+        return next((job for job in jobs if self._take("run", job)), None)
+
+    def give_up(self, job: Any) -> None:
+        """Tell the others that a run failed, so that none of them tries it again or waits for it."""
+        if self.folder is not None:
+            (self.folder / self._name("run", job)).write_text("failed", encoding="utf8")
+
+    def given_up(self, job: Any) -> bool:
+        """Return whether some process failed at a run."""
+        place = self.folder / self._name("run", job) if self.folder is not None else None
+        return place is not None and place.exists() and place.stat().st_size > 0
+
+    def _name(self, kind: str, what: Hashable) -> str:
+        return f"{kind}-{xxhash.xxh3_64_hexdigest(repr(what).encode())}"
+
+    def _take(self, kind: str, what: Hashable) -> bool:
+        """Lock something until this process ends; a run is taken once, a cell is kept."""
+        assert self.folder is not None
+        name = self._name(kind, what)
+        if name in self.held:
+            return kind == "cell"
+        file = (self.folder / name).open("ab")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self.held[name] = file
+        return True
+
+
 def in_processes(count: int) -> int:
-    """Run the script that runs now in several processes, each with its share; return how many of them failed."""
-    parts = [["--processes", "1", "--share", f"{part}/{count}"] for part in range(1, count + 1)]
-    running = [subprocess.Popen([sys.executable, *sys.argv, *part]) for part in parts]
-    return sum(process.wait() != 0 for process in running)
+    """Run the script that runs now in several processes that share its work; return how many of them failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, *sys.argv, "--processes", "1", "--claims", folder]
+        running = [subprocess.Popen(command) for _ in range(count)]
+        return sum(process.wait() != 0 for process in running)
 
 
 def done(records: Sequence[dict[str, Any]], job: Any, budget: Any) -> bool:

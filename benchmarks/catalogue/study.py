@@ -47,7 +47,7 @@ from guidebook.methods.tfidf import word_model
 from guidebook.recipe import Recipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from cells import Prepared, done, in_processes, share_of
+from cells import Claims, Prepared, done, in_processes, share_of
 from domains import Data, read, read_general, take
 
 FLAGSHIP, TWIN, PLACEBO = "co_training", "source_only", "general_mlm"
@@ -68,6 +68,8 @@ ADAPTERS: dict[str, dict[str, Any]] = {"houlsby": {"kind": "houlsby", "reduction
 FEW = 30
 LEVEL = 0.9
 """Of the intervals of guessed accuracies."""
+WAIT = 5.0
+"""Seconds until a process with nothing to do looks again."""
 Record = dict[str, Any]
 
 
@@ -324,6 +326,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--share", type=Share.of, default=Share(), help="part of the work, for example 2/4")
     parser.add_argument("--processes", type=int, default=1, help="how many share this machine, for example 16 on a GPU")
+    parser.add_argument("--claims", type=Path, help=argparse.SUPPRESS)  # of the processes that --processes starts
     parser.add_argument("--hours", type=float, default=math.inf, help="start no run later than this")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--saw", nargs="*", help="what the base had seen, if it is not a packaged one")
@@ -348,7 +351,7 @@ def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], gen
     """
     fingerprint = Host.load(budget.base).fingerprint  # a base that was trained further is another one
     failed: set[Job] = set()
-    prepared, began = Prepared(), time.monotonic()
+    prepared, claims, began = Prepared(), Claims(options.claims), time.monotonic()
     while True:
         records = [
             record
@@ -359,7 +362,8 @@ def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], gen
         jobs = [*everything(options.methods), *(finals(chosen, data["amazon"].domains) if chosen else ())]
         jobs = [job for job in jobs if job.phase in options.phases and job.data in data]
         jobs = share_of(jobs, [job.cell for job in jobs], options.share)
-        todo = [job for job in jobs if job not in failed and not done(records, job, budget)]
+        todo = [job for job in jobs if not done(records, job, budget)]
+        todo = [job for job in todo if job not in failed and not claims.given_up(job)]
         here = [record for record in records if processor(record["machine"]) == processor(machine())]
         hours = (
             f"{hours_left(todo, here):.1f} hours left"
@@ -373,14 +377,18 @@ def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], gen
             raise SystemExit(f"{len(failed)} runs failed, see above")
         if not todo or time.monotonic() - began > 3600 * options.hours:
             return
+        if (job := claims.next_of(todo)) is None:  # others do what is left; the finals may come of it
+            time.sleep(WAIT)
+            continue
         try:
-            record = run_job(todo[0], budget, data[todo[0].data], general, prepared, saw=options.saw)
+            record = run_job(job, budget, data[job.data], general, prepared, saw=options.saw)
         except Exception:
-            failed.add(todo[0])
-            print(f"{todo[0]} failed", traceback.format_exc(), sep="\n", flush=True)
+            failed.add(job)
+            claims.give_up(job)
+            print(f"{job} failed", traceback.format_exc(), sep="\n", flush=True)
             continue
         append_record(options.records, record)
-        print(f"{todo[0]} accuracy {record['accuracy']:.3f} in {record['seconds']:.0f} s", flush=True)
+        print(f"{job} accuracy {record['accuracy']:.3f} in {record['seconds']:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

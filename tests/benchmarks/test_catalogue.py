@@ -139,19 +139,50 @@ def test_shares_of_the_work_are_whole_cells_and_together_everything() -> None:
     assert all(cells)
 
 
-def test_several_processes_take_shares_of_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_run_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys, pathlib\n"
-        "*rest, share = sys.argv[1:]\n"
-        "pathlib.Path(rest[0], share.replace('/', '_')).write_text(' '.join(rest[1:]))\n"
-        "sys.exit(share == '2/3')\n",
+        "import os, sys, pathlib\n"
+        "place, *rest, claims = sys.argv[1:]\n"
+        "assert pathlib.Path(claims).is_dir()\n"
+        "pathlib.Path(place, f'said_{os.getpid()}').write_text(' '.join(rest))\n"
+        "try:\n    open(claims + '/first', 'x')\nexcept FileExistsError:\n    sys.exit(1)\n",
         encoding="utf8",
     )
     monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path), "--processes", "3"])
-    assert study.in_processes(3) == 1
-    said = {place.name: place.read_text(encoding="utf8") for place in tmp_path.glob("*_3")}
-    assert said == dict.fromkeys(("1_3", "2_3", "3_3"), "--processes 3 --processes 1 --share")
+    assert study.in_processes(3) == 2
+    said = [place.read_text(encoding="utf8") for place in tmp_path.glob("said_*")]
+    assert said == 3 * ["--processes 3 --processes 1 --claims"]
+
+
+CELLS = [
+    study.Job("screening", "amazon", method, source, "dvd", 0, 200)
+    for source in ("books", "kitchen")
+    for method in ("source_only", "mixed", "dann")
+]
+
+
+def test_processes_take_a_cell_each_then_help_from_its_end(tmp_path: Path) -> None:
+    one, two, three = (study.Claims(tmp_path) for _ in range(3))
+    assert [one.next_of(CELLS), two.next_of(CELLS), three.next_of(CELLS)] == [CELLS[0], CELLS[3], CELLS[5]]
+    assert one.next_of(CELLS[1:]) == CELLS[1]
+    assert three.next_of(CELLS[1:]) == CELLS[4]
+    assert one.next_of(CELLS[1:]) == CELLS[2]
+    assert two.next_of(CELLS) is None
+    assert study.Claims(None).next_of(CELLS[2:]) == CELLS[2]
+
+
+def test_what_a_dead_process_claimed_is_free_and_a_failed_run_is_not_tried_again(tmp_path: Path) -> None:
+    one, two = study.Claims(tmp_path), study.Claims(tmp_path)
+    assert one.next_of(CELLS[:1]) == CELLS[0]
+    assert two.next_of(CELLS[:1]) is None
+    for file in one.held.values():
+        file.close()  # as the system does for a process that ends, however it ends
+    assert two.next_of(CELLS[:1]) == CELLS[0]
+    assert not one.given_up(CELLS[0])
+    two.give_up(CELLS[0])
+    assert one.given_up(CELLS[0])
+    assert not study.Claims(None).given_up(CELLS[0])
 
 
 def test_hours_are_of_this_kind_of_processor() -> None:
@@ -258,6 +289,7 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
         methods=methods,
         phases=["screening"],
         share=Share(),
+        claims=None,
         saw=["reviews"],
         hours=math.inf,
     )

@@ -33,12 +33,15 @@ class LeanLoRA(PeftLinear):  # type: ignore[misc]
             return found
         weight, bias = self.base_layer.weight, self.base_layer.bias
         weight = weight.t() if isinstance(self.base_layer, Conv1D) else weight  # (out, in)
+        scales = [self.scaling[name] for name in names]
+        scale = scales[0] if len(set(scales)) == 1 else 1.0  # one for all costs no pass over anything
         down = _joined([self.lora_A[name].weight for name in names], 0)  # (r, in)
-        up = _joined([self.lora_B[name].weight * self.scaling[name] for name in names], 1)  # (out, r)
+        ups = [self.lora_B[name].weight for name in names]
+        up = _joined([B if of == scale else B * of for B, of in zip(ups, scales, strict=True)], 1)  # (out, r)
         if (dtype := autocast_dtype(x)) is not None:
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
             down, up = down.to(dtype), up.to(dtype)
-        updated: Tensor = _LowRank.apply(x, weight, bias, down, up)  # type: ignore[no-untyped-call]
+        updated: Tensor = _LowRank.apply(x, weight, bias, down, up, scale)  # type: ignore[no-untyped-call]
         return updated
 
     def _plain(self, x: Tensor, names: list[str]) -> bool:
@@ -73,27 +76,33 @@ def lean(layer: nn.Module) -> None:
 
 
 class _LowRank(torch.autograd.Function):
-    """x W^T + b + (x A^T) B^T; W and b are frozen."""
+    """x W^T + b + s (x A^T) B^T; W and b are frozen."""
 
     @staticmethod
     def forward(  # noqa: PLR0917  (autograd passes by place)
-        context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor
+        context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (N, in)
         inner = rows @ down.t()  # (N, r)
-        found = torch.nn.functional.linear(rows, weight, bias).addmm_(inner, up.t())
+        found = torch.nn.functional.linear(rows, weight, bias).addmm_(inner, up.t(), alpha=scale)
         context.save_for_backward(rows, inner, weight, down, up)
-        context.shape = x.shape
+        context.shape, context.scale = x.shape, scale
         return found.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         rows, inner, weight, down, up = context.saved_tensors
+        scale = context.scale
         slope = slope.reshape(-1, slope.shape[-1])  # (N, out)
         wanted = context.needs_input_grad
         through = slope @ up  # (N, r)
-        to_x = (slope @ weight).addmm_(through, down).view(context.shape) if wanted[0] else None
-        to_down = through.t() @ rows if wanted[3] else None
-        to_up = slope.t() @ inner if wanted[4] else None
-        return to_x, None, None, to_down, to_up
+        to_x = (slope @ weight).addmm_(through, down, alpha=scale).view(context.shape) if wanted[0] else None
+        to_down = _product(through.t(), rows, scale) if wanted[3] else None
+        to_up = _product(slope.t(), inner, scale) if wanted[4] else None
+        return to_x, None, None, to_down, to_up, None
+
+
+def _product(left: Tensor, right: Tensor, scale: float) -> Tensor:
+    """Return a matrix product times a number, in one pass."""
+    return torch.addmm(left.new_empty(1), left, right, beta=0, alpha=scale)

@@ -24,6 +24,8 @@ from guidebook.training.tap import Tap
 from guidebook.training.trainer import chosen_dtype
 
 TOKENS_PER_BATCH = 8192
+TOKENS_PER_BATCH_ON_GPU = 32768
+"""There a batch of a small base takes as long as launching it, whatever is in it."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,12 @@ def _hidden(
     order = np.argsort(-lengths, kind="stable")
     stream = Stream("prediction", rows.tokens, np.zeros(len(lengths), np.int64), ("prediction",), np.ones(1))
     nothing = torch.zeros(0, dtype=torch.long, device=device)
+    size = TOKENS_PER_BATCH_ON_GPU if device.type == "cuda" else TOKENS_PER_BATCH
     start = 0
     with Tap(host.lm_head) as tap:
         while start < len(order):
             width = int(lengths[order[start]])
-            chosen = order[start : start + max(1, TOKENS_PER_BATCH // width)]
+            chosen = order[start : start + max(1, size // width)]
             ids, mask = pad(stream, chosen, width, feed.specials.pad)
             inputs = {name: value.to(device) for name, value in inputs_of(ids, mask, feed).items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=chosen_dtype(dtype) == "bfloat16"):

@@ -20,6 +20,7 @@ from guidebook.assessment import evaluate
 from guidebook.data.domains import Population
 from guidebook.evidence import evidence
 from guidebook.label_free import broken_assumptions, label_free
+from guidebook.losses.divergences import collapse
 from guidebook.preparation import prepare
 from guidebook.recipe import Recipe, name_of
 from guidebook.training import processes
@@ -96,14 +97,17 @@ def arms(recipe: Recipe) -> Iterator[tuple[str, Any]]:
 def follow(arm: str, method: Any, target: Population, material: Material, engine: Engine) -> Outcome:
     """Run one method for one target: its plan, stage by stage, then its predictions."""
     outcome = Outcome(arm, target.name)
-    run = Run(material, target, engine.seed, _Predictions(engine, outcome))
+    asked = _Predictions(engine, outcome)
+    run = Run(material, target, engine.seed, asked)
     made: dict[str, Trained] = {}
     for stage in method.plan(run):
         trained = engine.train_or_reuse(stage, made)
         made |= dict.fromkeys(stage.makes, trained)
         outcome.stages.append(trained)
+        if said := collapse(trained.figures.get("losses", {})):
+            asked.note(f"{stage.name}: {said}")
     if run.has_task and not run.predictions and outcome.stages:
-        run.submit(_Predictions(engine, outcome).latest)
+        run.submit(asked.latest)
     outcome.predictions, outcome.head = run.predictions, run.head
     return outcome
 

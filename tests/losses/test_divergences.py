@@ -19,6 +19,7 @@ from guidebook.losses.divergences import (
     TRAINED_ON,
     Divergence,
     cmd,
+    collapse,
     coral,
     effective_rank,
     energy,
@@ -194,6 +195,17 @@ def test_a_collapse_fails_loudly() -> None:
     assert float(loss(views())["effective_rank"]) > 2
     with pytest.raises(RunError, match="collapsed"):
         loss(views(spread=1e-5))
+
+
+def test_what_is_said_of_rows_that_became_one_point() -> None:
+    def losses(first: float, last: float) -> dict[str, dict[str, float]]:
+        return {"task": {"first": 1.1, "last": 1.1}, "divergence/effective_rank": {"first": first, "last": last}}
+
+    assert "from 12.4 to 1.0" in collapse(losses(12.42, 1.04))
+    for first, last in ((12.4, 2.0), (12.4, 8.0), (1.5, 1.2)):  # the last: one point before anything was trained
+        assert not collapse(losses(first, last))
+    assert not collapse({"task": {"first": 1.1, "last": 0.1}})
+    assert not collapse({})
 
 
 def test_both_pools_are_read_in_equal_and_sufficient_numbers() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import guidebook as gb
+from guidebook import adaptation
 from guidebook.adaptation import adapt, estimate, prepare
 from guidebook.errors import InputError, RunError
 from guidebook.methods.joint import WEIGHTS
@@ -111,6 +112,13 @@ def test_a_divergence_alone_that_collapses_fails_the_run(tiny_base):
     settings = {"name": "udapter_two_step", "least_rank": 15.0}
     with pytest.raises(RunError, match="have collapsed: their effective rank"):
         adapt(recipe_of(tiny_base("bert"), settings))
+
+
+def test_rows_that_became_one_point_beside_the_task_are_told(tiny_base, monkeypatch):
+    monkeypatch.setattr(adaptation, "collapse", lambda losses: "one point" if "divergence" in losses else "")
+    book = adapt(recipe_of(tiny_base("bert"), "joint"))
+    assert book.meta["notes"]["joint for hotels"][0] == "task: one point"
+    assert not any(name.startswith("source_only") for name in book.meta["notes"])
 
 
 @pytest.mark.slow

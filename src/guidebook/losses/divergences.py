@@ -20,6 +20,9 @@ from guidebook.tasks.heads import pool
 Settings = ParamSpec("Settings")
 LEAST_ROWS = 32
 """Fewer rows than this, and a divergence measures which rows were drawn."""
+COLLAPSED = 2.0
+"""Rows of a lower effective rank have become one point, or nearly."""
+RANK = "effective_rank"
 
 
 def in_float32(
@@ -259,4 +262,20 @@ class Divergence:
                 "nothing. Lower the learning rate, shorten the stage (train.fuse.tokens), or train the divergence "
                 "together with the task (udapter_joint, joint)."
             )
-        return {"loss": torch.stack(parts).sum(), "effective_rank": rank}
+        return {"loss": torch.stack(parts).sum(), RANK: rank}
+
+
+def collapse(losses: Mapping[str, Mapping[str, float]]) -> str:
+    """Return what is to be said of a trained stage whose compared rows became one point, or "".
+
+    Args:
+        losses: First and last mean of every named part of its loss.
+    """
+    ranks = [value for name, value in losses.items() if name.endswith(f"/{RANK}")]
+    if not any(rank["last"] < COLLAPSED <= rank["first"] for rank in ranks):
+        return ""
+    worst = min(ranks, key=lambda rank: rank["last"])
+    return (
+        f"the divergence pulled all rows into one point: their effective rank fell from {worst['first']:.1f} to "
+        f"{worst['last']:.1f}, and such rows tell the task nothing. Lower the learning rate or the divergence's weight."
+    )

@@ -6,6 +6,7 @@ python benchmarks/catalogue/report.py
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,8 @@ TITLES = {
     "many": "Finalists: the same directions, 1,700 source labels",
     "mnli": "MNLI genres, all source labels",
 }
+FINALS = {"finalists": "200", "many": "1,700"}
+"""Phase -> how many source labels it has."""
 Record = dict[str, Any]
 Cell = tuple[str, str, int, str]
 """(source, target, draw, shift)."""
@@ -295,8 +298,8 @@ def page(records: Sequence[Record]) -> str:
 def brief(records: Sequence[Record]) -> str:
     """Return what the front page says: the flagship against each method that has all its cells of the finals."""
     lines: list[str] = []
-    for (base, _, _, budget), group in groups(records):
-        free = [record for record in group if record["phase"] == "finalists" and record["label_free"]]
+    for ((base, _, _, budget), group), (phase, labels) in itertools.product(groups(records), FINALS.items()):
+        free = [record for record in group if record["phase"] == phase and record["label_free"]]
         all_cells = by_cell(free).get(FLAGSHIP, {}).keys()
         whole = {method for method, cells in by_cell(free).items() if cells.keys() >= all_cells}
         free = [record for record in free if record["method"] in whole]
@@ -307,11 +310,11 @@ def brief(records: Sequence[Record]) -> str:
         found = {difference.worse: difference for difference in compare(free, pairs)}
         for method in sorted(accuracies, key=lambda name: -accuracies[name]):
             gain = _brief(found[method]) if method in found else "| |"
-            where = f"`{Path(base).name}`, {dict(budget)['adapter']}"
+            where = f"`{Path(base).name}`, {dict(budget)['adapter']} | {labels}"
             lines.append(f"| {where} | `{method}` | {cells} | {100 * accuracies[method]:.1f} | {gain} |")
     head = [
-        f"| base | method | models | accuracy | `{FLAGSHIP}` minus it | 95 % interval | p (Holm) |",
-        "|---" * 7 + "|",
+        f"| base | labels | method | models | accuracy | `{FLAGSHIP}` minus it | 95 % interval | p (Holm) |",
+        "|---" * 8 + "|",
     ]
     return "\n".join([*head, *lines]) if lines else ""
 

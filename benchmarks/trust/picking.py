@@ -113,8 +113,9 @@ def picks_page(records: Sequence[Record]) -> str:
         if usable:
             spent = dict(budget or ())
             title = f"### {phase}{f', {shift}' if shift else ''}, {labels or 'all'} source labels, "
-            title += f"{spent['adapter']}" if budget else "runs of all budgets together"
-            about = f"Base `{cells[0][0]['budget']['base']}`, fingerprint `{fingerprint[:12]}`."
+            base = cells[0][0]["budget"]["base"]
+            title += f"{base}, {spent['adapter']}" if budget else f"{base}, runs of all budgets together"
+            about = f"Base `{base}`, fingerprint `{fingerprint[:12]}`."
             lines += ["", title, "", *_about(usable, about), "", *_ranking(usable), "", *_regrets(usable)]
             lines += ["", *_drifts(usable), "", *_guarded(usable)] if budget else []
     return "\n".join(lines) + "\n" if lines else "No record yet.\n"

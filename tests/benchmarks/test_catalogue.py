@@ -249,13 +249,19 @@ def test_the_front_page_shows_the_flagship_against_each_on_the_directions_nothin
         for number, cell in enumerate(cells)
     ]
     told = report.brief([*records, *screening({"mixed": 0.9, "co_training": 0.1})]).splitlines()
-    rows = {line.split(" | ")[1]: line for line in told[2:]}
+    rows = {line.split(" | ")[2]: line for line in told[2:]}
     assert rows.keys() == {"`co_training`", "`tfidf`", "`source_only`"}
     found = {name: 100 * np.mean([r["accuracy"] for r in records if f"`{r['method']}`" == name]) for name in rows}
     assert rows["`co_training`"].endswith(f"| 4 | {found['`co_training`']:.1f} | | | |")
     gain = found["`co_training`"] - found["`source_only`"]
     assert f"| 4 | {found['`source_only`']:.1f} | {gain:+.1f} |" in rows["`source_only`"]
     assert "tfidf" not in report.brief(records[:-1])
+    both = report.brief([*records, *({**one, "phase": "many", "labels": None} for one in records[:8])]).splitlines()
+    assert both[: len(told)] == told
+    assert [line.split(" | ")[1:3] for line in both[len(told) :]] == [
+        ["1,700", "`co_training`"],
+        ["1,700", "`source_only`"],
+    ]
     assert report.brief(screening({"mixed": 0.9, "co_training": 0.1})) == ""
 
 

@@ -8,8 +8,8 @@
 
 Draw, head and order of the rows are the same for all methods of a cell, and stages that methods share are trained
 once. Killed anywhere, the same command goes on; the tables are right at any time, since they compare cells that both
-methods have. `--processes 16` is for a GPU, which one run of this size does not fill; several machines take parts of
-the work: `--share 1/4`, `--share 2/4`, and so on.
+methods have. `--processes 24` is for a GPU, which one run of this size does not fill: each takes the next cell that
+nobody has. Several machines take parts of the work: `--share 1/4`, `--share 2/4`, and so on.
 
     nice python benchmarks/catalogue/study.py --amazon amazon_reviews.jsonl.xz --mnli mnli_genres.jsonl.xz \
         --general corpus_wikipedia_en_2.jsonl.xz
@@ -325,7 +325,7 @@ def main() -> None:
     parser.add_argument("--phases", nargs="*", default=["screening", "shifted", "mnli", "finalists", "many"])
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--share", type=Share.of, default=Share(), help="part of the work, for example 2/4")
-    parser.add_argument("--processes", type=int, default=1, help="how many share this machine, for example 16 on a GPU")
+    parser.add_argument("--processes", type=int, default=1, help="how many share this machine, for example 24 on a GPU")
     parser.add_argument("--claims", type=Path, help=argparse.SUPPRESS)  # of the processes that --processes starts
     parser.add_argument("--hours", type=float, default=math.inf, help="start no run later than this")
     parser.add_argument("--threads", type=int, default=2)

@@ -223,7 +223,9 @@ def shifted(records: Sequence[Record]) -> list[str]:
         here = [record for record in records if record["shift"] == shift]
         for difference in compare(here, [(m, TWIN) for m in by_cell(here) if m != TWIN]):
             found[difference.better][shift] = difference
-    for method, both in found.items():
+    first = next(iter(SHIFTS))
+    order = sorted(found, key=lambda method: -found[method][first].found.estimate if first in found[method] else 1.0)
+    for method, both in ((method, found[method]) for method in order):
         parts = []
         for shift in SHIFTS:
             interval = both[shift].found.interval if shift in both else None

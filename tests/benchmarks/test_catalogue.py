@@ -129,6 +129,30 @@ def test_a_shifted_target_has_its_shares_and_shares_no_row() -> None:
     assert len(sizes) == 1
 
 
+def test_shifted_targets_are_told_beside_those_that_are_not_best_first() -> None:
+    rights = {"85/15": {"source_only": 0.6, "mixed": 0.5, "dann": 0.8}, "50/50": {"source_only": 0.6, "mixed": 0.7}}
+    records = [
+        record(method, (source, target, 0), right, phase="shifted", shift=shift)
+        for shift, methods in rights.items()
+        for source, target in study.SCREENED
+        for method, right in methods.items()
+    ]
+    accuracy = {
+        (shift, method): np.mean([r["accuracy"] for r in records if (r["shift"], r["method"]) == (shift, method)])
+        for shift, methods in rights.items()
+        for method in methods
+    }
+    rows = [line.split(" | ") for line in report.shifted(records)[2:]]
+    assert [row[0].strip("| ") for row in rows] == ["`dann`", "`mixed`"]
+    for row in rows:
+        for column, shift in ((1, "85/15"), (3, "50/50")):
+            if (ours := accuracy.get((shift, row[0].strip("| `")))) is None:
+                assert row[column] == "—"
+            else:
+                gain = 100 * (ours - accuracy[shift, "source_only"])
+                assert float(row[column]) == pytest.approx(gain, abs=0.0501)  # one decimal, either way at a half
+
+
 def test_shares_of_the_work_are_whole_cells_and_together_everything() -> None:
     jobs = list(study.everything(list(METHODS)))
     parts = [study.share_of(jobs, [job.cell for job in jobs], Share(part, 3)) for part in (1, 2, 3)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from guidebook.errors import InputError
-from guidebook.losses.divergences import COLLAPSED, Divergence
+from guidebook.losses.divergences import Divergence
 from guidebook.losses.task import TaskLoss
 from guidebook.methods.stage import Stage
 
@@ -33,7 +33,7 @@ class UDApterTwoStep:
     """Layers whose divergences are summed: all (the paper), all but last, top N, bottom N, or a list from 0."""
     rows: int = 32
     """Rows of each domain that are compared in a step, at least 32."""
-    least_rank: float = COLLAPSED
+    least_rank: float = 2.0
     """The first stage fails when the effective rank of a layer's rows falls below this: 1 is one point, or one line."""
 
     align_rate: float = 1e-5

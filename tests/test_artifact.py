@@ -55,6 +55,7 @@ def base(tiny_base: Callable[[str], Path]) -> str:
     return str(tiny_base("bert"))
 
 
+@pytest.mark.slow
 def test_rows_of_several_guidebooks_are_those_of_each_alone_bit_for_bit(books: Any, base: str) -> None:
     one, two = books("all").path, books("other").path
     names: list[Any] = ["all", "other", None, "all", None, "other", "all", "all"]

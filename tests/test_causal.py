@@ -346,6 +346,7 @@ def test_the_whole_way_on_the_command_line(base, filings, tmp_path, capsys, fami
     assert "left_out" in learned or set(learned) == {"base", "domain_fusion"}
 
 
+@pytest.mark.slow
 def test_stopped_and_gone_on_is_bit_equal_to_undisturbed(base, tmp_path, monkeypatch):
     from safetensors.torch import load_file
 

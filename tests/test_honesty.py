@@ -201,6 +201,7 @@ def test_rows_of_a_test_apart_are_evaluated_and_not_adapted_to(tiny_base: Callab
     assert method_keys == list(dict.fromkeys(prepared_keys(without)))
 
 
+@pytest.mark.slow
 def test_pairs_of_texts_end_to_end(tiny_base: Callable[[str], Path], cache: Path, tmp_path: Path) -> None:
     pairs = [f"{text} or so" for text in reversed(TEXTS)]
     path = tmp_path / "entailment.csv"

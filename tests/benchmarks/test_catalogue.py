@@ -353,6 +353,7 @@ def test_the_study_goes_on_where_it_was_stopped_and_its_records_name_no_folder(
     assert "co_training" in report.page(records)
 
 
+@pytest.mark.slow
 def test_a_cell_that_is_prepared_once_gives_what_fresh_ones_give(tiny_base, tmp_path, monkeypatch) -> None:
     budget = study.Budget(str(tiny_base("bert")), "lora", 200, 1, 10, 4, 1e-2, 1e-2, 32)
     monkeypatch.setattr(study, "draw_rows", lambda labels, count, draw: np.arange(16))

@@ -114,6 +114,7 @@ def test_a_divergence_alone_that_collapses_fails_the_run(tiny_base):
         adapt(recipe_of(tiny_base("bert"), settings))
 
 
+@pytest.mark.slow
 def test_rows_that_became_one_point_beside_the_task_are_told(tiny_base, monkeypatch):
     monkeypatch.setattr(adaptation, "collapse", lambda losses: "one point" if "divergence" in losses else "")
     book = adapt(recipe_of(tiny_base("bert"), "joint"))

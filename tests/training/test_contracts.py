@@ -158,7 +158,8 @@ def entries() -> Iterator[Any]:
     ]:
         yield pytest.param(method, kind, "bert", marks=pytest.mark.slow, id=f"{method}-{kind}")
     for family in ("roberta", "gpt2", "llama"):
-        yield pytest.param("domain_fusion", "houlsby", family, id=f"domain_fusion-houlsby-{family}")
+        marks = (pytest.mark.slow,) if family == "roberta" else ()  # as bert, but for its positions
+        yield pytest.param("domain_fusion", "houlsby", family, marks=marks, id=f"domain_fusion-houlsby-{family}")
         yield pytest.param("domain_fusion", "lora", family, marks=pytest.mark.slow, id=f"domain_fusion-lora-{family}")
 
 

@@ -122,6 +122,7 @@ def fuse(tiny_base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.M
     return get
 
 
+@pytest.mark.slow
 def test_a_stage_stops_keeps_its_best_weights_and_resumes_bit_for_bit(fuse):
     trained, weights = fuse("undisturbed")
     losses = trained.figures["held_out_losses"]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 import sys
 import tempfile
 from collections.abc import Hashable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import xxhash
 
 from guidebook.adaptation import prepare
-from guidebook.compare.work import Share
+from guidebook.compare.work import Share, claim
 from guidebook.recipe import Recipe
 from guidebook.training.engine import Engine
 from guidebook.training.listener import Listener
@@ -55,7 +55,8 @@ class Claims:
 
     folder: Path | None
     """Where the locks are; None: one process does everything, in order."""
-    held: dict[str, IO[bytes]] = field(default_factory=dict)
+    held: dict[str, ExitStack] = field(default_factory=dict)
+    """Name of a cell or run -> what lets go of it."""
 
     def next_of(self, todo: Sequence[Any]) -> Any | None:
         """Return the job to do now, claimed; None where others are doing all that is left. Jobs have a `cell`."""
@@ -75,12 +76,11 @@ class Claims:
     def give_up(self, job: Any) -> None:
         """Tell the others that a run failed, so that none of them tries it again or waits for it."""
         if self.folder is not None:
-            (self.folder / self._name("run", job)).write_text("failed", encoding="utf8")
+            (self.folder / self._name("failed", job)).touch()
 
     def given_up(self, job: Any) -> bool:
         """Return whether some process failed at a run."""
-        place = self.folder / self._name("run", job) if self.folder is not None else None
-        return place is not None and place.exists() and place.stat().st_size > 0
+        return self.folder is not None and (self.folder / self._name("failed", job)).exists()
 
     def _name(self, kind: str, what: Hashable) -> str:
         return f"{kind}-{xxhash.xxh3_64_hexdigest(repr(what).encode())}"
@@ -91,13 +91,10 @@ class Claims:
         name = self._name(kind, what)
         if name in self.held:
             return kind == "cell"
-        file = (self.folder / name).open("ab")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return False
-        self.held[name] = file
+        with ExitStack() as stack:
+            if not stack.enter_context(claim(self.folder, name)):
+                return False
+            self.held[name] = stack.pop_all()
         return True
 
 

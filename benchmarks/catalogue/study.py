@@ -366,7 +366,7 @@ def work(options: argparse.Namespace, budget: Budget, data: dict[str, Data], gen
         todo = [job for job in todo if job not in failed and not claims.given_up(job)]
         here = [record for record in records if processor(record["machine"]) == processor(machine())]
         hours = (
-            f"{hours_left(todo, here):.1f} hours left"
+            f"{hours_left(todo, here):.1f} hours left{' of all processes together' if options.claims else ''}"
             if here or not todo
             else "hours unknown before the first run here"
         )

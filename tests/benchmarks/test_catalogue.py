@@ -200,8 +200,8 @@ def test_what_a_dead_process_claimed_is_free_and_a_failed_run_is_not_tried_again
     one, two = study.Claims(tmp_path), study.Claims(tmp_path)
     assert one.next_of(CELLS[:1]) == CELLS[0]
     assert two.next_of(CELLS[:1]) is None
-    for file in one.held.values():
-        file.close()  # as the system does for a process that ends, however it ends
+    for held in one.held.values():
+        held.close()  # as the system does for a process that ends, however it ends
     assert two.next_of(CELLS[:1]) == CELLS[0]
     assert not one.given_up(CELLS[0])
     two.give_up(CELLS[0])

@@ -102,7 +102,6 @@ def test_the_study_goes_on_where_it_was_stopped(
     tiny_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("guidebook.training.trainer.rates", lambda: None)  # float32 also where bf16 is faster
     monkeypatch.setattr(study, "DRAWS", {16: 2, None: 1})
     budget = study.Budget(str(tiny_base("bert")), 20, 10, 16)
     place, ran, run_job = tmp_path / "records.jsonl", [], study.run_job

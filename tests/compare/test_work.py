@@ -135,14 +135,14 @@ def test_a_group_that_another_process_has_is_left_to_it(
             append_record(tmp_path / RECORDS, record)
 
     monkeypatch.setattr(time, "sleep", other_process)
-    with work_module._claim(tmp_path, key) as mine:
+    with work_module.claim(tmp_path, key) as mine:
         assert mine
-        with work_module._claim(tmp_path, key) as second:
+        with work_module.claim(tmp_path, key) as second:
             assert not second
         work(comparison, tmp_path)
     assert waited == [len(others) - 3]
     assert lasting(read_records(tmp_path / RECORDS)) == lasting(others)
-    with work_module._claim(tmp_path, key) as free:
+    with work_module.claim(tmp_path, key) as free:
         assert free
 
 

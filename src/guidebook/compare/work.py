@@ -74,7 +74,7 @@ def work(comparison: Comparison, folder: Path, share: Share | None = None, liste
     while open_groups := [(key, jobs) for key, jobs in mine if _without_record(jobs, folder)]:
         worked = False
         for key, jobs in open_groups:
-            with _claim(folder, key) as claimed:
+            with claim(folder, key) as claimed:
                 if claimed and (todo := _without_record(jobs, folder)):
                     _run_group(comparison, todo, folder, listener)
                     worked = True
@@ -92,8 +92,8 @@ def _group_key(group: Group) -> str:
 
 
 @contextlib.contextmanager
-def _claim(folder: Path, key: str) -> Iterator[bool]:
-    """Whether no other process has this group; a process that dies lets go."""
+def claim(folder: Path, key: str) -> Iterator[bool]:
+    """Yield whether no other process has this key, and keep it meanwhile; a process that dies lets go."""
     place = folder / "claims" / key
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.open("ab") as file:

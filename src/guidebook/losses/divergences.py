@@ -23,6 +23,7 @@ LEAST_ROWS = 32
 COLLAPSED = 2.0
 """Rows of a lower effective rank have become one point, or nearly."""
 RANK = "effective_rank"
+"""The part of a divergence's log that holds it."""
 
 
 def in_float32(
@@ -272,10 +273,11 @@ def collapse(losses: Mapping[str, Mapping[str, float]]) -> str:
         losses: First and last mean of every named part of its loss.
     """
     ranks = [value for name, value in losses.items() if name.endswith(f"/{RANK}")]
-    if not any(rank["last"] < COLLAPSED <= rank["first"] for rank in ranks):
+    fell = [rank for rank in ranks if rank["last"] < COLLAPSED <= rank["first"]]
+    if not fell:
         return ""
-    worst = min(ranks, key=lambda rank: rank["last"])
     return (
-        f"the divergence pulled all rows into one point: their effective rank fell from {worst['first']:.1f} to "
-        f"{worst['last']:.1f}, and such rows tell the task nothing. Lower the learning rate or the divergence's weight."
+        f"the divergence pulled all rows into one point: their effective rank fell from {fell[0]['first']:.1f} to "
+        f"{fell[0]['last']:.1f}, and such rows tell the task nothing. Lower the learning rate, or the divergence's "
+        "weight."
     )

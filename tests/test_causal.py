@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import math
 from pathlib import Path
 
@@ -14,9 +17,10 @@ import guidebook as gb
 from guidebook.cli.main import main
 from guidebook.data.documents import Split, held_out, read_documents, split_documents
 from guidebook.data.domains import Domain
-from guidebook.data.read import read_table
 from guidebook.errors import InputError
+from guidebook.preparation import prepare
 from guidebook.training.generation import Sampling
+from guidebook.training.listener import Listener
 from guidebook.training.scoring import windows_over
 from tiny import TEXTS
 from tiny_causal import save
@@ -91,7 +95,7 @@ def test_a_folder_with_train_and_validation(filings):
     assert (train.texts, held.texts) == (DOCUMENTS[:18], DOCUMENTS[18:])
 
 
-@pytest.mark.parametrize("suffix", ["csv", "semicolons.csv", "jsonl", "json", "txt"])
+@pytest.mark.parametrize("suffix", ["csv", "semicolons.csv", "jsonl", "json", "array.json", "csv.gz", "txt"])
 def test_one_file_of_any_kind_and_the_first_column_where_none_is_named_text(tmp_path, suffix):
     path = tmp_path / "folder" / f"data.{suffix}"
     path.parent.mkdir()
@@ -101,13 +105,10 @@ def test_one_file_of_any_kind_and_the_first_column_where_none_is_named_text(tmp_
         "semicolons.csv": "filing;note\n" + "".join(f"{text};x\n" for text in rows),
         "txt": "\n".join(rows) + "\n",
     }
-    lines = "".join(json.dumps({"filing": text, "note": "x"}) + "\n" for text in rows)
-    path.write_text(contents.get(suffix, lines))
-    if suffix == "json":
-        try:
-            read_table(path, gb.Columns(text="filing"), {})
-        except InputError:
-            pytest.skip("the data layer reads no .json")
+    objects = [{"filing": text, "note": "x"} for text in rows]
+    contents["array.json"] = json.dumps(objects, indent=1)
+    content = contents.get(suffix.removesuffix(".gz"), "".join(json.dumps(row) + "\n" for row in objects))
+    path.write_bytes(gzip.compress(content.encode()) if suffix.endswith(".gz") else content.encode())
     train, held = split_documents(Domain("folder", path=str(path.parent)), "target", Split(share=0.25))
     assert sorted(train.texts + held.texts) == sorted(rows)
     assert len(held.texts) == 1
@@ -122,7 +123,62 @@ def test_blank_lines_separate_documents_of_a_plain_text(tmp_path):
     assert read_documents(Domain("raw", path=str(path)), "target", None)[0].texts == ["one", "two"]
 
 
-@pytest.mark.parametrize("files", [[], ["a.csv", "b.txt"]])
+PACKED = {"": bytes, ".gz": gzip.compress, ".XZ": lzma.compress, ".bz2": bz2.compress}
+
+
+def packed(folder: Path, name: str, content: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(PACKED.get(path.suffix, bytes)(content.encode()))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".TXT", ".txt.gz", ".TXT.gz", ".txt.XZ", ".txt.bz2"])
+def test_a_text_file_has_the_same_documents_whatever_its_case_and_compression(tmp_path, suffix):
+    path = packed(tmp_path, f"raw{suffix}", "one\ntwo\n\nthree\n \n\nfour\nfive\n")
+    documents, groups = read_documents(Domain("raw", path=str(path)), "target", None)
+    assert documents.texts == ["one\ntwo", "three", "four\nfive"]
+    assert (documents.division, len(set(groups)), documents.dropped) == ("divided by blank lines", 3, {})
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".TXT", ".txt.gz", ".txt.XZ"])
+@pytest.mark.parametrize("place", [".", "train", "2019"])
+def test_every_text_file_of_a_folder_is_a_document(tmp_path, suffix, place):
+    for number in range(5):
+        packed(tmp_path / place, f"{number}{suffix}", f"filing {number}\nprofit of {number}\n\nloss of {number}\n")
+    packed(tmp_path / place, "README.txt", "where these come from")
+    train, held = split_documents(Domain("filings", path=str(tmp_path)), "target", Split(share=0.4))
+    expected = [f"filing {number}\nprofit of {number}\n\nloss of {number}" for number in range(5)]
+    assert sorted([*train.texts, *held.texts]) == expected
+    assert (len(held.texts), train.division) == (2, "one per .txt file")
+
+
+def test_a_validation_folder_holds_documents_too_and_other_files_hold_rows(tmp_path):
+    for folder, names in (("train", "abc"), ("validation", "de")):
+        for name in names:
+            packed(tmp_path / folder, f"{name}.txt.gz", f"{name}\n\n{name} again\n")
+    train, held = split_documents(Domain("filings", path=str(tmp_path)), "target", Split())
+    assert (train.texts, held.texts) == ([f"{n}\n\n{n} again" for n in "abc"], [f"{n}\n\n{n} again" for n in "de"])
+    (tmp_path / "train" / "more.jsonl").write_text('{"text": "row 1"}\n{"text": "row 2"}\n')
+    documents, _ = read_documents(Domain("mixed", path=str(tmp_path / "train")), "general", None)
+    assert len(documents.texts) == 5
+    assert documents.division == "one per .txt file, one per row"
+
+
+def test_a_run_says_how_many_documents_there_are_and_what_divides_them(base, tmp_path):
+    class Notes(Listener):
+        said: list[str] = []  # noqa: RUF012
+
+        def note(self, text: str) -> None:
+            self.said.append(text)
+
+    for number, text in enumerate(DOCUMENTS[:10]):
+        packed(tmp_path / "filings", f"{number}.txt", text)
+    prepare(recipe(base("gptj"), targets=[str(tmp_path / "filings")]), Notes())
+    assert "filings (target): 8 documents to train on, 2 held out (one per .txt file)" in Notes.said
+
+
+@pytest.mark.parametrize("files", [[], ["a.csv", "b.txt"], ["a.csv", "b.csv.gz"]])
 def test_exactly_one_file_is_expected(tmp_path, files):
     (tmp_path / "train").mkdir()
     for name in files:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from guidebook.adapters.host import Host
 from guidebook.data.corpus import Corpus, read_corpus
 from guidebook.data.documents import Split, read_documents_corpus
+from guidebook.data.population import Population
 from guidebook.errors import InputError
 from guidebook.recipe import Recipe
 from guidebook.training.engine import Engine
@@ -26,10 +27,7 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
     check_arguments(recipe.trainer)
     corpus = read(recipe)
     for population in (*corpus.everything, *corpus.dev):
-        chosen = {role: name for role, name in vars(population.columns).items() if name}
-        listener.note(
-            f"{population.name} ({population.role}): {len(population.texts)} rows, columns {chosen or 'text'}"
-        )
+        listener.note(_what_was_read(population, corpus))
         for why, count in population.dropped.items():
             listener.note(f"{population.name}: {count} rows dropped: {why}")
     dropout = recipe.train.base_dropout or recipe.adapter.kind == "full"
@@ -69,6 +67,15 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         cache=engine.store.root / "tokens",
     )
     return material, engine
+
+
+def _what_was_read(population: Population, corpus: Corpus) -> str:
+    rows, who = len(population.texts), f"{population.name} ({population.role})"
+    if population.division:
+        held_out = len(corpus.tests[population.name].texts)
+        return f"{who}: {rows:,} documents to train on, {held_out:,} held out ({population.division})"
+    chosen = {role: name for role, name in vars(population.columns).items() if name}
+    return f"{who}: {rows} rows, columns {chosen or 'text'}"
 
 
 def read(recipe: Recipe) -> Corpus:

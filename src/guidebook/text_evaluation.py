@@ -51,7 +51,8 @@ def evaluate_text(
         most: Documents of each text that are measured at most.
 
     Returns:
-        {"on": name -> scores and changes, for copied and novel parts apart; "general": name -> scores and changes;
+        {"on": name -> documents and what divides them, scores and changes, for copied and novel parts apart;
+        "general": name -> the same without parts;
         "memorisation": base and guidebook, or why there is none}.
 
     Raises:
@@ -110,7 +111,8 @@ def _measure(book: Guidebook, place: Domain, domain: str, most: int | None) -> _
 
 def _scores(text: _Text) -> dict[str, Any]:
     sizes = [len(document.encode()) for document in text.documents.texts]
-    return compared({a: per_document(v, text.tokens) for a, v in text.nats.items()}, text.tokens.lengths, sizes)
+    found = compared({a: per_document(v, text.tokens) for a, v in text.nats.items()}, text.tokens.lengths, sizes)
+    return {"documents": len(sizes), "division": text.documents.division, **found}
 
 
 def _spans(book: Guidebook, text: _Text, known: Sequence[np.ndarray]) -> dict[str, Any]:

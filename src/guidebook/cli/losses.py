@@ -40,6 +40,7 @@ def show(found: Mapping[str, Any]) -> None:
     rows = table("text", "model", "bits/byte>", "95 % interval>", "perplexity>", "change")
     for role in ("on", "general"):
         for name, entry in found[role].items():
+            remark(f"{name}: {entry['documents']:,} documents ({entry['division']}).")
             for arm, scores in entry["scores"].items():
                 change = entry["changes"].get(arm)
                 bits, surprise = f"{scores['bits_per_byte']:.3f}", f"{scores['perplexity']:.2f}"

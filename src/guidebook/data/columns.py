@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from guidebook.errors import InputError, nearest
@@ -43,9 +43,17 @@ class Columns:
 
 
 def choose_columns(
-    columns: Columns, names: tuple[str, ...], path: Path, *, labels: bool = True, words: bool = False
+    columns: Columns,
+    names: tuple[str, ...],
+    path: Path,
+    *,
+    labels: bool = True,
+    words: bool = False,
+    documents: bool = False,
 ) -> Columns:
     """Return the columns of a file: those named, the others by alias; with `words`, of words and their tags.
+
+    With `documents` there is always a text column: `text`, else the first that an alias knows, else the first.
 
     Raises:
         InputError: a named column is not there; no text column, or several candidates for a text or label column.
@@ -56,6 +64,10 @@ def choose_columns(
             None,
             columns.label or next(iter(name for alias in TAG_NAMES for name in _like(alias, names)), None),
         )
+    if documents and columns.text is None:
+        known = [name for name in names if plain(name) in TEXT_NAMES]
+        exact = next((name for name in known if plain(name) == "text"), None)
+        columns = replace(columns, text=exact or next(iter(known or names)))
     text, pair = _text_columns(columns, names, path)
     if not labels:
         return Columns(text, pair, None)

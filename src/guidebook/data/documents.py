@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from guidebook.data.columns import TEXT_NAMES, Columns, plain
+from guidebook.data.columns import Columns
 from guidebook.data.corpus import Corpus
 from guidebook.data.domains import Domain, LabelSet, Population, load_text, select_rows
+from guidebook.data.files import bare_suffix
 from guidebook.data.fingerprints import text_keys
+from guidebook.data.folder import Numbers, readable_files
 from guidebook.data.read import read_table
-from guidebook.data.readers.separated import separator
+from guidebook.data.readers import COMPRESSED, READERS
 from guidebook.errors import InputError
-
-SUFFIXES = (".csv", ".json", ".jsonl", ".txt")
-"""Files of a train or validation folder."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +54,8 @@ def read_documents_corpus(targets: Sequence[Domain], general: Sequence[Domain], 
 def split_documents(domain: Domain, role: str, split: Split) -> tuple[Population, Population]:
     """Return (trained on, held out) documents of a domain.
 
-    A folder with a folder `train` in it holds exactly one file there and, if it has a folder `validation`, exactly one
-    in that. Documents with the same text stand on the same side.
+    A folder with a folder `train` in it holds one file there, or several .txt files, and the same in a folder
+    `validation`, if it has one. Documents with the same text stand on the same side.
 
     Raises:
         InputError: see `read_documents_corpus`.
@@ -96,15 +93,13 @@ def held_out(groups: np.ndarray, share: float, seed: int) -> np.ndarray:
 def read_documents(domain: Domain, role: str, group: str | None) -> tuple[Population, np.ndarray]:
     """Return a domain's documents and the group of each, (N,): the same number where documents must stay together.
 
-    Without a group column every text is its own. In a plain text file documents are separated by blank lines; without
-    a blank line every line is one.
+    In a folder every plain text file is a document. In a single one documents are divided by blank lines; without a
+    blank line every line is one. Of other files every row is one. Without a group column every text is its own group.
     """
-    domain = dataclasses.replace(domain, columns=_columns(domain))
-    documents = load_text(dataclasses.replace(domain, test=None, labels=None), role)
+    documents = load_text(dataclasses.replace(domain, test=None, labels=None), role, documents=True)
     if documents.text_pairs is not None:
         raise InputError(f"{documents.path or domain.name}: pairs of texts, expected single ones. Name columns.text.")
-    if documents.path.endswith(".txt"):
-        documents = _joined(documents)
+    documents = _divided(documents)
     if group is None:
         return documents, np.unique(text_keys(documents.texts), return_inverse=True)[1]
     if domain.path is None:
@@ -114,7 +109,11 @@ def read_documents(domain: Domain, role: str, group: str | None) -> tuple[Popula
             )
         values: list[object] = [list(domain.labels)[line - 1] for line in documents.lines]
     else:
-        table = read_table(Path(domain.path), Columns(domain.columns.text, None, group), domain.where)
+        if _is_text_file(domain.path):
+            raise InputError(f"{domain.path}: a plain text file has no column {group!r} for task.group. Leave it out.")
+        table = read_table(
+            Path(domain.path), Columns(documents.columns.text, None, group), domain.where, documents=True
+        )
         if table.labels is None:
             raise InputError(f"{domain.path}: the column {group!r} of task.group holds no value.")
         values = table.labels
@@ -122,71 +121,53 @@ def read_documents(domain: Domain, role: str, group: str | None) -> tuple[Popula
 
 
 def in_folder(domain: Domain, folder: Path) -> Domain:
-    """Return the domain of a folder: its train file, its validation file as rows of their own; or its one file.
+    """Return the domain of a folder: its train files, its validation files as rows of their own; or its one file.
 
     Raises:
-        InputError: none or several files where exactly one is expected.
+        InputError: train or validation holds no file, or several that are not all plain text.
     """
     train, validation = folder / "train", folder / "validation"
     if train.is_dir():
         test = domain.test
         if validation.is_dir() and test is None:
-            test = Domain(f"{domain.name} validation", path=str(_only_file(validation)), columns=domain.columns)
-        return dataclasses.replace(domain, path=str(_only_file(train)), test=test)
-    files = _files(folder)
+            test = Domain(f"{domain.name} validation", path=str(_part(validation)), columns=domain.columns)
+        return dataclasses.replace(domain, path=str(_part(train)), test=test)
+    files = readable_files(folder)
     return dataclasses.replace(domain, path=str(files[0])) if len(files) == 1 else domain
 
 
-def _only_file(folder: Path) -> Path:
-    files = _files(folder)
+def _part(folder: Path) -> Path:
+    """Return the one file of a folder, or the folder where several plain text files are a document each."""
+    files = readable_files(folder)
+    if len(files) > 1 and all(bare_suffix(path) == ".txt" for path in files):
+        return folder
     if len(files) != 1:
         found = ", ".join(path.name for path in files[:5]) or "none"
-        raise InputError(f"{folder}: expected exactly one file ({', '.join(SUFFIXES)}), found {found}. Keep one.")
+        raise InputError(
+            f"{folder}: expected exactly one file ({', '.join(READERS)}, plain or with {', '.join(COMPRESSED)}), or "
+            f"several .txt files with a document each; found {found}. Keep one."
+        )
     return files[0]
 
 
-def _files(folder: Path) -> list[Path]:
-    found = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    return sorted(path for path in found if path.suffix.lower() in SUFFIXES)
+def _is_text_file(path: str) -> bool:
+    return bare_suffix(Path(path)) == ".txt" and Path(path).is_file()
 
 
-def _columns(domain: Domain) -> Columns:
-    """Return the columns with the text named: column `text`, else one of the usual names, else the first column."""
-    if domain.columns.text is not None or domain.path is None:
-        return domain.columns
-    names = _names(Path(domain.path))
-    known = [name for name in names if plain(name) in TEXT_NAMES]
-    chosen = next((name for name in names if name.strip().casefold() == "text"), None)
-    return dataclasses.replace(domain.columns, text=chosen or next(iter(known or names), None))
-
-
-def _names(path: Path) -> list[str]:
-    """Return the columns of a CSV or JSON file by a look at its beginning; none where that does not tell."""
-    suffix = path.suffix.lower()
-    if not path.is_file() or suffix not in (".csv", ".json", ".jsonl"):
-        return []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            if suffix == ".csv":
-                header = stream.readline()
-                return [name.strip() for name in next(csv.reader([header], delimiter=separator(header)), [])]
-            start = stream.readline().strip()
-            row = json.loads(start) if start.startswith("{") and start.endswith("}") else {}
-            return list(row)
-    except (OSError, ValueError, csv.Error):
-        return []  # whoever reads the whole file says what is wrong with it
-
-
-def _joined(lines: Population) -> Population:
-    """Return a plain text file's documents: runs of lines without a blank one between; or each line, without any."""
-    numbers = np.asarray(lines.lines)
+def _divided(rows: Population) -> Population:
+    """Return the documents that rows make up, and what divides them: files, blank lines, lines, or rows."""
+    if not rows.path or not _is_text_file(rows.path):
+        files = rows.lines.whole_files if isinstance(rows.lines, Numbers) else 0
+        kinds = [(files, "one per .txt file"), (len(rows.texts) - files, "one per row")]
+        return dataclasses.replace(rows, division=", ".join(kind for count, kind in kinds if count))
+    numbers = np.asarray(rows.lines)
     starts = np.flatnonzero(np.diff(numbers, prepend=numbers[0] - 2) > 1)
     if len(starts) == 1:
-        return lines
-    ends = [*starts[1:].tolist(), len(lines.texts)]
-    texts = ["\n".join(lines.texts[start:end]) for start, end in zip(starts.tolist(), ends, strict=True)]
-    first = select_rows(lines, starts)
-    whole = dataclasses.replace(first, texts=texts)
+        return dataclasses.replace(rows, division="one per line, for want of blank lines between them")
+    ends = [*starts[1:].tolist(), len(rows.texts)]
+    texts = ["\n".join(rows.texts[start:end]) for start, end in zip(starts.tolist(), ends, strict=True)]
+    first = select_rows(rows, starts)
+    whole = dataclasses.replace(first, texts=texts, dropped={}, division="divided by blank lines")
     return select_rows(whole, np.arange(len(texts)))  # hashed again
 
 

@@ -172,15 +172,16 @@ def load_target(domain: Domain, *, words: bool = False) -> Population:
     return _population(domain, _read(domain, words=words), "target")
 
 
-def load_text(domain: Domain, role: str, *, words: bool = False) -> Population:
+def load_text(domain: Domain, role: str, *, words: bool = False, documents: bool = False) -> Population:
     """Return the rows of a domain as text only: its label column is not even looked for."""
-    return _population(domain, _read(domain, labels=False, words=words), role)
+    return _population(domain, _read(domain, labels=False, words=words, documents=documents), role)
 
 
-def _read(domain: Domain, *, labels: bool = True, words: bool = False) -> Table:
+def _read(domain: Domain, *, labels: bool = True, words: bool = False, documents: bool = False) -> Table:
     _refuse_wrong_fields(domain)
     if domain.path is not None:
-        return read_table(Path(domain.path), domain.columns, domain.where, labels=labels, words=words)
+        kind = {"labels": labels, "words": words, "documents": documents}
+        return read_table(Path(domain.path), domain.columns, domain.where, **kind)
     texts = _as_texts(domain) if words else list(cast(Sequence[str], domain.texts))
     pairs = None if domain.text_pairs is None else list(domain.text_pairs)
     empty = [_is_empty(text) or (pairs is not None and _is_empty(pairs[row])) for row, text in enumerate(texts)]

@@ -40,6 +40,12 @@ class Numbers(Sequence[str]):
         name, unit = self._files[number >> FILE_BITS]
         return f"{name} {unit} {number & (1 << FILE_BITS) - 1}" if unit else name
 
+    @property
+    def whole_files(self) -> int:
+        """How many of the rows are a file each."""
+        whole = np.array([not unit for _, unit in self._files])
+        return int(whole[self._numbers >> FILE_BITS].sum())
+
     def take(self, rows: np.ndarray) -> Numbers:
         """Return the words of some rows."""
         return Numbers(self._files, self._numbers[rows])
@@ -71,21 +77,26 @@ def data_files(folder: Path) -> list[tuple[Path, str | None]]:
     return files
 
 
-def names_of(folder: Path, files: Sequence[tuple[Path, str | None]]) -> list[tuple[str, str]]:
+def readable_files(folder: Path) -> list[Path]:
+    """Return the files of a folder itself that a reader knows, without hidden files, readme and licence."""
+    return [path for path in _inside(folder, deep=False) if _is_readable(path)]
+
+
+def names_of(folder: Path, files: Sequence[tuple[Path, str | None]], documents: bool = False) -> list[tuple[str, str]]:
     """Return every file's name inside the folder, and what its rows are counted in: "" where it is one text."""
     return [
-        (str(path.relative_to(folder)), "" if _is_one_text(path, label) else opener(path)[0].unit)
+        (str(path.relative_to(folder)), "" if _is_one_text(path, label, documents) else opener(path)[0].unit)
         for path, label in files
     ]
 
 
-def folder_rows(files: Sequence[tuple[Path, str | None]]) -> Rows:
-    """Yield the rows of files one after the other; a plain text file with a label is one text."""
+def folder_rows(files: Sequence[tuple[Path, str | None]], documents: bool = False) -> Rows:
+    """Yield the rows of files one after the other; a plain text file with a label, or a document, is one text."""
     for index, (path, label) in enumerate(files):
         first = index << FILE_BITS
-        if _is_one_text(path, label):
+        if _is_one_text(path, label, documents):
             text = "\n".join(str(row["text"]) for _, row in file_rows(path))
-            yield first, {"text": text, "label": label}
+            yield first, {"text": text} if label is None else {"text": text, "label": label}
             continue
         for number, row in file_rows(path):
             yield first | number, row if label is None else {**_without_label(row), "label": label}
@@ -101,8 +112,8 @@ def _is_readable(path: Path) -> bool:
     return bare_suffix(path) in READERS
 
 
-def _is_one_text(path: Path, label: str | None) -> bool:
-    return label is not None and bare_suffix(path) == ".txt"
+def _is_one_text(path: Path, label: str | None, documents: bool) -> bool:
+    return (label is not None or documents) and bare_suffix(path) == ".txt"
 
 
 def _without_label(row: Any) -> dict[str, object]:

@@ -42,8 +42,8 @@ class Place:
         return found.tolist() if len(found) < MANY else array("q", found.tobytes())
 
 
-def open_place(path: Path) -> Place:
-    """Return the rows of a place.
+def open_place(path: Path, *, documents: bool = False) -> Place:
+    """Return the rows of a place; with `documents`, every plain text file of a folder is one row.
 
     Raises:
         InputError: nothing is there, or nothing that can be read; the rest while the rows are read.
@@ -52,7 +52,7 @@ def open_place(path: Path) -> Place:
         return Place(hub_rows(str(path)), "row")
     if path.is_dir():
         files = data_files(path)
-        return Place(folder_rows(files), "file", names_of(path, files))
+        return Place(folder_rows(files, documents), "file", names_of(path, files, documents))
     reader, _ = opener(path)
     return Place(file_rows(path), reader.unit)
 

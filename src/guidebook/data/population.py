@@ -79,6 +79,7 @@ class Population:
         fingerprint: Hash of texts and pairs only.
         labels_fingerprint: Hash of the labels of a source.
         label_names: Names of the classes of a source.
+        division: Where the rows are documents: what divides them, such as "one per file"; else "".
     """
 
     name: str
@@ -94,6 +95,7 @@ class Population:
     fingerprint: str
     labels_fingerprint: str | None = None
     label_names: tuple[str, ...] = ()
+    division: str = ""
 
 
 def select_rows(population: Population, rows: Sequence[int] | np.ndarray) -> Population:

@@ -52,7 +52,13 @@ class Table:
 
 
 def read_table(
-    path: Path, columns: Columns, where: Mapping[str, object], *, labels: bool = True, words: bool = False
+    path: Path,
+    columns: Columns,
+    where: Mapping[str, object],
+    *,
+    labels: bool = True,
+    words: bool = False,
+    documents: bool = False,
 ) -> Table:
     """Return the rows of a place, UTF-8 with or without a mark: a file by its suffix, a folder of such files, `hf:…`.
 
@@ -62,19 +68,21 @@ def read_table(
         where: Column -> value or list of values that a kept row has there, compared as labels are.
         labels: Whether to look for labels at all.
         words: Whether a row is words with one tag each; both may be lists, or texts cut at white space.
+        documents: Whether rows are documents: every plain text file of a folder is one, and where no column is known
+            to hold the text, the first one does.
 
     Raises:
         InputError: no such file, not UTF-8, broken rows (first five and the count), no or several candidates for a
             column, no rows left. The message names the line and what to do.
     """
     path = Path(path)
-    place = open_place(path)
+    place = open_place(path, documents=documents)
     allowed = {name: _allowed(value) for name, value in where.items()}
-    rows = _collect(place.rows, columns, allowed)
+    rows = _collect(place.rows, columns, allowed, documents=documents)
     if not rows.names:
         raise InputError(f"{path}: the file holds no rows, expected texts. Check that it is the right file.")
     _refuse_where(path, allowed, rows)
-    chosen = choose_columns(columns, tuple(rows.names), path, labels=labels, words=words)
+    chosen = choose_columns(columns, tuple(rows.names), path, labels=labels, words=words, documents=documents)
     numbers = place.numbers(rows.numbers, np.arange(len(rows.numbers)))
     if words:
         _join_words(Problems(path, place.unit), rows, chosen, numbers)
@@ -159,8 +167,10 @@ class _Rows:
     seen: dict[str, set[str]] = field(default_factory=dict)
 
 
-def _collect(rows: Iterator[tuple[int, Row]], columns: Columns, allowed: Mapping[str, set[str]]) -> _Rows:
-    """Return the rows that `where` keeps.
+def _collect(
+    rows: Iterator[tuple[int, Row]], columns: Columns, allowed: Mapping[str, set[str]], *, documents: bool = False
+) -> _Rows:
+    """Return the rows that `where` keeps; with `documents`, the first column is kept whatever its name.
 
     A JSONL row may bring a new column at any line, so the text and label columns are chosen when all have been seen.
     """
@@ -169,7 +179,7 @@ def _collect(rows: Iterator[tuple[int, Row]], columns: Columns, allowed: Mapping
     for number, row in rows:
         if row.keys() - kept.names.keys():
             for name in row:
-                if name not in kept.names and plain(name) in wanted:
+                if name not in kept.names and (plain(name) in wanted or (documents and not kept.names)):
                     kept.cells[name] = Column(len(kept.numbers))
                 kept.names[name] = None
         if all(_matches(row, name, values, kept.seen[name]) for name, values in allowed.items()):

@@ -13,7 +13,6 @@ import numpy as np
 from guidebook.data.domains import Population
 from guidebook.data.streams import seed_for
 from guidebook.data.tags import flat
-from guidebook.data.tokens import chunk
 from guidebook.evaluation.closer import align, calibration_bins, changed_words, project
 from guidebook.evaluation.drift import TWIN
 from guidebook.recipe import Recipe, name_of
@@ -154,7 +153,7 @@ class _Closer:
 
     def _read(self, population: Population, stage: Trained) -> tuple[Reading, Reading]:
         material, engine = self._material, self._engine
-        pieces = chunk(material.plain_tokens(population), material.length, material.specials)
+        pieces = material.pieces(material.plain_tokens(population))
         chosen = np.random.default_rng(seed_for(0, "read", population.name)).permutation(len(pieces))[:PIECES]
         sample = pieces.take(np.sort(chosen))
         settings = {"rate": self._recipe.train.fuse.mask_rate, "dtype": self._recipe.train.dtype}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from guidebook.data.domains import Population, select_rows
+from guidebook.data.tokens import prompt_ids
 from guidebook.evaluation.likelihood import likelihood_change, likelihood_scores
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.generation import Sampling, write
@@ -67,7 +68,7 @@ def text_samples(
     for outcome in outcomes:
         held = material.corpus.tests[outcome.target].texts
         chosen = list(prompts) or [" ".join(text.split()[:PROMPT_WORDS]) for text in held[:SAMPLES]]
-        lengths = [len(ids) for ids in engine.host.tokenizer(chosen)["input_ids"]]
+        lengths = [len(prompt_ids(engine.host.tokenizer, prompt)) for prompt in chosen]
         for prompt, length in zip(chosen, lengths, strict=True):
             sampling = Sampling(max_length=_room(engine, length))
             engine.clear()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from guidebook.adapters.host import Host
 from guidebook.artifact import Guidebook
 from guidebook.data.documents import Split, first_documents, in_folder, read_documents, split_documents
 from guidebook.data.domains import Domain, Population, domain_from
 from guidebook.data.tokeniser import tokenise, whole_text
-from guidebook.data.tokens import Tokens
+from guidebook.data.tokens import Tokens, prompt_ids
 from guidebook.errors import InputError
 from guidebook.evaluation.likelihood import likelihood_scores
 from guidebook.evaluation.memorisation import copied_characters, memorisation, word_ids
@@ -137,6 +139,12 @@ def _spans(book: Guidebook, text: _Text, known: Sequence[np.ndarray]) -> dict[st
     return found
 
 
+def _continued(
+    host: Host, before: Sequence[int], sampling: Sampling, starts: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    return continue_tokens(host, [[*before, *start] for start in starts], sampling)
+
+
 def _learned(
     book: Guidebook, training: Sequence[str], control: Sequence[_Text], domain: str, prompts: int
 ) -> dict[str, Any]:
@@ -149,12 +157,13 @@ def _learned(
         trained = tokenise(list(training), host.tokenizer)
         documents = [trained[row].tolist() for row in range(len(trained))]
         unseen = [text.tokens[row].tolist() for text in control for row in range(len(text.tokens))]
-        answer = min(50, width - 51) if width < 100 else 50
+        before = prompt_ids(host.tokenizer, "")  # in training too, it stands before every text
+        answer = min(50, width - 50 - len(before))
         if answer < 1:
             return {"left_out": f"prompts of 50 tokens do not fit into {width}: train with a larger train.max_length."}
 
-        def continued(starts: Sequence[Sequence[int]], host: Any = host, answer: int = answer) -> list[list[int]]:
-            return continue_tokens(host, starts, Sampling(max_length=50 + answer, temperature=0))
+        longest = Sampling(max_length=len(before) + 50 + answer, temperature=0)
+        continued = partial(_continued, host, before, longest)
 
         found[arm] = memorisation(continued, documents, unseen, count=prompts, answer=answer)
     return found

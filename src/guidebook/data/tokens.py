@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
@@ -20,6 +20,7 @@ __all__ = [
     "chunk",
     "encode",
     "ended",
+    "prompt_ids",
     "read_specials",
     "require_mask",
     "token_types",
@@ -47,6 +48,11 @@ class Specials:
     vocabulary: int
     sentinels: tuple[int, ...] = ()
     """Tokens that stand for hidden spans, in their order; a tokenizer of T5's style has them."""
+
+    @property
+    def opening(self) -> Specials:
+        """The same with nothing behind a text: a causal base reads a piece of a text so, since the text may go on."""
+        return replace(self, after=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +104,17 @@ def read_specials(tokenizer: Any) -> Specials:
         vocabulary=len(tokenizer),
         sentinels=tuple(takewhile(lambda token: token is not None, map(backend.token_to_id, _SENTINELS))),
     )
+
+
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """Return the tokens that a causal base goes on from: what stands before every text, then the prompt.
+
+    What the tokenizer puts behind a text is left out: behind it another text would begin.
+    """
+    sample = "a b c d"
+    whole = list(tokenizer(sample)["input_ids"])
+    before = whole[: _find(whole, list(tokenizer(sample, add_special_tokens=False)["input_ids"]), 0)]
+    return [*before, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
 
 
 def require_mask(specials: Specials) -> int:

@@ -142,7 +142,7 @@ def _batches(host: Host, texts: Sequence[str], length: int, drawn: tuple[int, in
     """Yield pieces of the texts with what is to be predicted in them: a function of texts, base and seed alone."""
     most, seed = drawn
     feed = input_of(host)
-    pieces = chunk(tokenise(texts, host.tokenizer), length, feed.specials)
+    pieces = chunk(tokenise(texts, host.tokenizer), length, feed.specials.opening if feed.causal else feed.specials)
     chosen = np.sort(np.random.default_rng(seed).permutation(len(pieces))[:most])
     order = chosen[np.argsort(pieces.lengths[chosen], kind="stable")]
     stream = Stream("general", pieces, np.zeros(len(pieces), np.int64), ("general",), np.ones(1))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from guidebook.adapters.host import Host
+from guidebook.data.tokens import prompt_ids
 from guidebook.errors import InputError
 
 Piece = Callable[[str], None]
@@ -61,7 +62,7 @@ def write(host: Host, prompts: Sequence[str], sampling: Sampling, on_text: Piece
     """
     require_causal(host)
     tokenizer = host.tokenizer
-    encoded = [list(tokenizer(prompt)["input_ids"]) or [_start(tokenizer)] for prompt in prompts]
+    encoded = [prompt_ids(tokenizer, prompt) or [_start(tokenizer)] for prompt in prompts]
     written = []
     for ids in encoded:
         made = continue_tokens(host, [ids], sampling, on_text)[0]

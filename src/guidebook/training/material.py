@@ -53,9 +53,9 @@ class Material:
 
     @property
     def end(self) -> int | None:
-        """The token that ends a text, unless the tokenizer puts one there by itself."""
+        """The token that ends a text: the tokenizer's own, else the last of those that it puts behind every text."""
         end = self.tokenizer.eos_token_id
-        return None if end is None or end in self.specials.after else int(end)
+        return int(end) if end is not None else next(reversed(self.specials.after), None)
 
     @cached_property
     def source(self) -> Stream:
@@ -123,10 +123,14 @@ class Material:
             tokens = tokens if len(rows) == len(tokens) else tokens.take(rows)
             if self.causal and self.end is not None:
                 tokens = ended(tokens, self.end)
-            pieces = chunk(tokens, self.length, self.specials)
+            pieces = self.pieces(tokens)
             owner = np.zeros(len(pieces), np.int64)
             self._texts[key] = Stream(population.name, pieces, owner, (population.name,), np.ones(1))
         return self._texts[key]
+
+    def pieces(self, tokens: Tokens) -> Tokens:
+        """Return documents cut into pieces as the base reads them: a causal one, with nothing behind a piece."""
+        return chunk(tokens, self.length, self.specials.opening if self.causal else self.specials)
 
     def rows(self, population: Population) -> Rows:
         """Return a population's texts ready to be predicted."""

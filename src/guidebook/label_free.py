@@ -13,7 +13,7 @@ from guidebook.data.streams import seed_for
 from guidebook.evaluation.abstention import Reference, reference
 from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.estimates import estimates
-from guidebook.evaluation.forgetting import language_loss
+from guidebook.evaluation.forgetting import has_language_loss, language_loss
 from guidebook.evaluation.prior import PULL, Prior, calibrate, doubt, em_prior, estimated_priors
 from guidebook.evaluation.seen import Floats, Ints, Seen
 from guidebook.evaluation.validators import VALIDATORS, best, validate
@@ -162,11 +162,11 @@ def _on_pool(
 def _language_losses(few: Population, outcomes: Sequence[Outcome], engine: Engine) -> dict[str, float]:
     """Return the language-modelling loss of every trained model on texts of the pool; masked once for all.
 
-    Of an encoder-decoder, which learns spans, nothing.
+    Nothing where the base cannot be asked for it.
     """
     texts = documents(few)[:LM_ROWS]
     found: dict[str, float] = {}
-    if engine.host.placement.kind == "seq2seq":
+    if not has_language_loss(engine.host):
         return found
     for outcome in outcomes:
         if outcome.stages:

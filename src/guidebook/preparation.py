@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from guidebook.adapters.feasible import check_base
 from guidebook.adapters.host import Host
 from guidebook.data.corpus import Corpus, read_corpus
 from guidebook.data.documents import Split, read_documents_corpus
@@ -39,6 +40,7 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         quantise=recipe.quantise,
         needs_lm_head=False,  # what models text asks for it when it is planned
     )
+    check_base(host.dtype, host.quantise, recipe.adapter.kind)  # a base may have been saved quantised
     host.check_length(max(recipe.train.max_length, recipe.task.max_length))
     if not recipe.task.labelled:
         require_causal(host)

@@ -96,6 +96,23 @@ def test_the_update_is_the_paper_s_formula() -> None:
             torch.testing.assert_close(found[place], weight[place] @ row + bias[place] + update)
 
 
+@pytest.mark.parametrize("shape", [(8,), (3, 8), (3, 5, 8), (2, 3, 5, 8), (0, 5, 8)])
+@pytest.mark.parametrize(
+    "change", [lambda y: y.div_(2), lambda y: y.add_(1), lambda y: y.view(-1).mul_(3).view(y.shape)]
+)
+def test_outputs_may_be_changed_in_place(shape: tuple[int, ...], change: Callable[[Tensor], Tensor]) -> None:
+    layer = adapted(MAKERS["linear"]).double()
+    gradients = []
+    for forward in (LeanLoRA.forward, PeftLinear.forward):
+        layer.zero_grad()
+        rows = torch.randn(shape, generator=torch.Generator().manual_seed(1)).double().requires_grad_()
+        change(forward(layer, rows)).square().sum().backward()
+        down, up = layer.lora_A["a"].weight, layer.lora_B["a"].weight
+        gradients.append((rows.grad, down.grad, up.grad))
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_an_input_without_a_gradient_costs_none_and_a_frozen_adapter_passes_it_on() -> None:
     layer = adapted(MAKERS["linear"])
     layer(ROWS).sum().backward()

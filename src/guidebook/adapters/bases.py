@@ -12,18 +12,16 @@ from typing import Any
 
 import torch
 import xxhash
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from guidebook.adapters.checkpoint import check_complete, check_finite, check_tokenizer, readable, refuse_adapter
 from guidebook.adapters.feasible import check_base
 from guidebook.adapters.gptj_attention import attention_for
 from guidebook.adapters.placement import PLACEMENTS
-from guidebook.adapters.quantised import Quantised, pin, quantisation
+from guidebook.adapters.quantised import Quantised, pin, quantisation, saved_quantisation
 from guidebook.errors import InputError, nearest
 
 PACKAGED = ("mini", "mini-gptj")
-COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
-"""Families whose positions are counted from the padding token's id on."""
 
 
 def resolve_base(base: str) -> tuple[str, str]:
@@ -39,6 +37,7 @@ def resolve_base(base: str) -> tuple[str, str]:
         return str(folder), base
     path = Path(base).expanduser()
     if path.is_dir():
+        refuse_adapter(base, path)
         if not (path / "config.json").is_file():
             raise InputError(f"{base}: the folder holds no model, there is no config.json in it.")
         return str(path), base
@@ -96,16 +95,43 @@ class Base:
 
     def check_length(self, length: int) -> None:
         """Raise InputError if rows of `length` tokens are longer than the base has positions."""
-        config: Any = self.model.config
-        positions = getattr(config, "max_position_embeddings", None)
-        if config.model_type in COUNTED_FROM_PADDING and positions:
-            padding = 1 if config.model_type == "mpnet" else config.pad_token_id
-            positions -= padding + 1
-        if positions and length > positions:
+        positions = positions_of(self.model)
+        if positions is not None and length > positions:
             raise InputError(
                 f"Rows of {length} tokens are longer than the {positions} positions of {self.id}. Set "
                 f"train.max_length and task.max_length to {positions} or less; longer texts are read in pieces."
             )
+
+
+def positions_of(model: nn.Module) -> int | None:
+    """Return how many tokens a model has positions for, None where their number is not limited.
+
+    RoBERTa and its relatives begin to count behind the padding token's id: what lies below it is never used, and the
+    embedding says so with its `padding_idx`.
+    """
+    config: Any = model.config
+    sides = ("max_encoder_position_embeddings", "max_decoder_position_embeddings")  # LED's
+    known = [getattr(config, name, None) for name in ("max_position_embeddings", *sides)]
+    positions = min((value for value in known if isinstance(value, int) and value > 0), default=None)
+    for name, module in model.named_modules():
+        above, _, own = name.rpartition(".")
+        padding = getattr(module, "padding_idx", None)
+        counted = own == "position_embeddings" and getattr(model.get_submodule(above), "padding_idx", None) == padding
+        if counted and padding is not None and positions is not None:
+            return positions - int(padding) - 1
+    return positions
+
+
+def read_config(base: str, path: str) -> Any:
+    """Return a base's stored configuration.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    import transformers
+
+    with _quiet(), readable(base, path):
+        return transformers.AutoConfig.from_pretrained(path)
 
 
 def load_base(
@@ -124,61 +150,68 @@ def load_base(
     is the same at every load, so the base keeps its fingerprint, and nothing is ever learned through it.
 
     Raises:
-        InputError: no such base, no connection, no language-modelling class or no trained head; an unknown dtype or
-            quantisation, or bitsandbytes is missing.
+        InputError: no such base, no connection, no language-modelling class or no trained head; a damaged file or
+            weights that are not numbers; an unknown dtype or quantisation, one that differs from how the base was
+            saved, or bitsandbytes is missing.
     """
-    import transformers
-
     check_base(dtype, quantise)
     number_type: torch.dtype = getattr(torch, dtype)
+    path, identity = resolve_base(base)
+    stored = read_config(base, path)
+    quantise, held = _held(base, stored, quantise, number_type)
+    model, report = _read_model(base, path, stored if dropout else _without_dropout(stored), number_type, held)
+    with _quiet(), readable(base, path):
+        import transformers
+
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    missing = check_complete(base, model, report, needs_lm_head)
+    check_tokenizer(base, tokenizer, model)
+    if quantise is not None:
+        pin(model, number_type)
+    elif torch.cuda.is_available():  # bitsandbytes has put a quantised base there by itself
+        model.to("cuda")
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False  # nothing is generated here: a cache of keys and values would be for nothing
+    with torch.no_grad():
+        for name in missing:
+            model.get_parameter(name).zero_()
+    check_finite(base, model, dtype)
+    return Base(model, tokenizer, stored, identity, path, dtype, quantise, not missing)
+
+
+def _held(
+    base: str, stored: Any, quantise: Quantised | None, dtype: torch.dtype
+) -> tuple[Quantised | None, dict[str, Any]]:
+    """Return how a base is to be held, and the arguments that make transformers hold it so."""
+    saved = saved_quantisation(base, stored, quantise)
+    if saved is not None:
+        return saved, {}  # its configuration says how
+    return quantise, {"quantization_config": quantisation(quantise, dtype)} if quantise is not None else {}
+
+
+def _read_model(
+    base: str, path: str, config: Any, dtype: torch.dtype, held: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Return the model under its language-modelling class, and transformers' account of what was missing."""
+    import transformers
 
     classes = {
         "masked": transformers.AutoModelForMaskedLM,
         "causal": transformers.AutoModelForCausalLM,
         "seq2seq": transformers.AutoModelForSeq2SeqLM,
     }
-    path, identity = resolve_base(base)
-    held = {"quantization_config": quantisation(quantise, number_type)} if quantise is not None else {}
-    with _quiet():
-        try:
-            stored = transformers.AutoConfig.from_pretrained(path)
-            config = stored if dropout else _without_dropout(stored)
-            model, report = classes[lm_kind(stored)].from_pretrained(
-                path,
-                config=config,
-                dtype=number_type,
-                attn_implementation=attention_for(stored.model_type),
-                output_loading_info=True,
-                **held,
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise InputError(
-                f"Base {base!r} cannot be loaded: {str(error).strip().splitlines()[0]} "
-                f"Name {PACKAGED[0]}, a folder with a model, or a model id of the Hub that can be reached from here."
-            ) from error
-    missing = sorted(report["missing_keys"])
-    if missing and (needs_lm_head or any(name.startswith(f"{model.base_model_prefix}.") for name in missing)):
-        raise InputError(
-            f"Base {base!r} has no trained language-modelling head: {missing[0]} and {len(missing) - 1} more tensors "
-            f"are not stored with it and would be random. Choose a base saved from {type(model).__name__}."
+    kind = lm_kind(config)
+    with _quiet(), readable(base, path):
+        model, report = classes[kind].from_pretrained(
+            path,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention_for(config.model_type),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused afterwards, by name
+            **held,
         )
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers makes one up where none is stored
-        raise InputError(f"Base {base!r} has no tokenizer stored with it. Save the base's own tokenizer beside it.")
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        raise InputError(f"Base {base!r}: its tokenizer has {len(tokenizer)} tokens, more than it has embeddings.")
-    if quantise is not None:
-        pin(model, number_type)
-    elif torch.cuda.is_available():  # bitsandbytes has put a quantised base there by itself
-        model.to("cuda")
-    if hasattr(model.config, "use_cache"):
-        model.config.use_cache = (
-            False  # nothing is generated here: a cache of keys and values would be made for nothing
-        )
-    with torch.no_grad():
-        for name in missing:
-            model.get_parameter(name).zero_()
-    return Base(model, tokenizer, stored, identity, path, dtype, quantise, not missing)
+    return model, report
 
 
 def lm_kind(config: Any) -> Any:

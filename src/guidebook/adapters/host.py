@@ -13,7 +13,7 @@ import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from guidebook.adapters.bases import Base, fingerprint_of, lm_kind, load_base
+from guidebook.adapters.bases import Base, fingerprint_of, lm_kind, load_base, positions_of
 from guidebook.adapters.feasible import check_base
 from guidebook.adapters.full import WholeCopies
 from guidebook.adapters.modules import hidden_size, layer_count
@@ -241,6 +241,11 @@ class Host:
                 f"The frozen base {self.base_id} has changed in memory since it was loaded. Adapters trained on it fit "
                 "no base that others load. Load the base again, and do not train its parameters."
             )
+
+    @property
+    def positions(self) -> int | None:
+        """The tokens of the longest row that the base has positions for; None where there is no limit."""
+        return positions_of(self.model)
 
     def check_length(self, length: int) -> None:
         """Raise InputError if rows of `length` tokens are longer than the base has positions."""

@@ -15,6 +15,43 @@ Quantised = Literal["8bit", "4bit"]
 MODULES = ("Linear8bitLt", "Linear4bit")
 
 
+def saved_quantisation(base: str, config: Any, wanted: Quantised | None) -> Quantised | None:
+    """Return how a base's weights were quantised when it was saved, None where they were not.
+
+    Args:
+        base: As the user named it.
+        config: Its stored configuration.
+        wanted: How the recipe wants it to be held.
+
+    Raises:
+        InputError: by something other than bitsandbytes, otherwise than wanted, or bitsandbytes is not installed.
+    """
+    found = getattr(config, "quantization_config", None)
+    if not found:
+        return None
+    stored = found if isinstance(found, dict) else found.to_dict()
+    method = str(getattr(stored.get("quant_method"), "value", stored.get("quant_method")) or "bitsandbytes")
+    saved: Quantised | None = "4bit" if stored.get("load_in_4bit") else "8bit" if stored.get("load_in_8bit") else None
+    if not method.startswith("bitsandbytes") or saved is None:
+        raise InputError(
+            f"Base {base!r} was saved quantised ({method}; quantization_config in its config.json), and guidebook "
+            "trains adapters only on bases that bitsandbytes quantised. Choose the checkpoint that is not quantised, "
+            "with quantise: 4bit or 8bit if memory is short."
+        )
+    if wanted not in (None, saved):
+        raise InputError(
+            f"Base {base!r} was saved in {saved}, found quantise: {wanted}. Set quantise: {saved}, or choose the "
+            "checkpoint that is not quantised."
+        )
+    if find_spec("bitsandbytes") is None:
+        raise InputError(
+            f"Base {base!r} was saved in {saved} by bitsandbytes, which is not installed: "
+            "pip install 'guidebook[quant]'."
+        )
+    _hush()
+    return saved
+
+
 def quantisation(how: Quantised, dtype: torch.dtype) -> Any:
     """Return transformers' configuration: 8bit is LLM.int8(), 4bit is NF4; both multiply in `dtype`.
 
@@ -31,11 +68,15 @@ def quantisation(how: Quantised, dtype: torch.dtype) -> Any:
         raise InputError(f"quantise: {how} needs bitsandbytes, which is not installed: pip install 'guidebook[quant]'.")
     from transformers import BitsAndBytesConfig
 
-    for name in ("autograd._functions", "backends.cpu.ops"):  # they tell every product of every layer
-        logging.getLogger(f"bitsandbytes.{name}").setLevel(logging.ERROR)
+    _hush()
     if how == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+
+
+def _hush() -> None:
+    for name in ("autograd._functions", "backends.cpu.ops"):  # they report every product of every layer
+        logging.getLogger(f"bitsandbytes.{name}").setLevel(logging.ERROR)
 
 
 def pin(model: nn.Module, dtype: torch.dtype) -> None:
@@ -50,7 +91,7 @@ def pin(model: nn.Module, dtype: torch.dtype) -> None:
         pinned: Any = module
         pinned.register_forward_pre_hook(lambda _, inputs: (_cast(inputs[0], dtype), *inputs[1:]))
         if type(module).__name__ == "Linear4bit":
-            pinned.compute_type_is_set = True
+            pinned.compute_dtype, pinned.compute_type_is_set = dtype, True  # a saved base may name another
             pinned.support_avx512bf16_for_cpu = False
 
 

@@ -83,10 +83,15 @@ def _domains(domains: list[Mapping[str, Any]]) -> Any:
             f"{domain['words_median']:.0f}",
             f"{domain['repeated']:,}",
             f"{domain['similar_rows']:,}",
-            *((f"{domain['fertility']:.2f}", f"{domain['lm_loss']:.2f}") if looked else ()),
+            *((f"{domain['fertility']:.2f}", _loss(domain["lm_loss"])) if looked else ()),
             escape(", ".join(f"{name}: {count:,}" for name, count in classes.items())),
         )
     return rows
+
+
+def _loss(value: float | None) -> str:
+    """Return a loss as text; a base that cannot be asked for one has none."""
+    return "-" if value is None else f"{value:.2f}"
 
 
 def pair_lines(pair: Mapping[str, Any]) -> list[str]:

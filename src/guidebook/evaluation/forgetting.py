@@ -65,6 +65,15 @@ class _Batch:
         return np.asarray((total / torch.bincount(owner, minlength=len(self.mask))).numpy())
 
 
+def has_language_loss(host: Host) -> bool:
+    """Return whether a base can be asked for its language-modelling loss on plain text.
+
+    An encoder-decoder learns spans, and an encoder whose tokenizer has no mask token was not trained by masking.
+    """
+    kind = host.placement.kind
+    return kind == "causal" or (kind == "masked" and host.tokenizer.mask_token_id is not None)
+
+
 @torch.no_grad()
 def language_loss(host: Host, texts: Sequence[str], *, length: int = 128, rows: int = 128, seed: int = 0) -> float:
     """Return the language-modelling loss of the host's active adapters on texts, nats per predicted token.

@@ -8,7 +8,7 @@ import numpy as np
 
 from guidebook.adapters.host import Host
 from guidebook.data.tokens import tokenise
-from guidebook.evaluation.forgetting import language_loss
+from guidebook.evaluation.forgetting import has_language_loss, language_loss
 from guidebook.evaluation.seen import Floats
 from guidebook.training.prediction import make_rows, pooled_rows
 
@@ -22,8 +22,13 @@ def fertility(host: Host, texts: Sequence[str]) -> float:
     return float(len(tokenise(texts, host.tokenizer).ids)) / max(sum(len(text.split()) for text in texts), 1)
 
 
-def loss_on(host: Host, texts: Sequence[str], seed: int = 0) -> float:
-    """Return the untouched base's language-modelling loss on a sample of texts, nats per predicted token."""
+def loss_on(host: Host, texts: Sequence[str], seed: int = 0) -> float | None:
+    """Return the untouched base's language-modelling loss on a sample of texts, nats per predicted token.
+
+    None for a base that cannot be asked for one.
+    """
+    if not has_language_loss(host):
+        return None
     with host.disabled():
         return language_loss(host, texts, length=_length(host), rows=LM_ROWS, seed=seed)
 
@@ -37,5 +42,4 @@ def rows_of(host: Host, texts: Sequence[str], seed: int = 0) -> Floats:
 
 
 def _length(host: Host) -> int:
-    positions = getattr(host.config, "max_position_embeddings", None) or LENGTH
-    return int(min(LENGTH, positions - 2))
+    return min(LENGTH, host.positions or LENGTH)

@@ -41,8 +41,10 @@ class LeanLoRA(PeftLinear):  # type: ignore[misc]
         if (dtype := autocast_dtype(x)) is not None:
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
             down, up = down.to(dtype), up.to(dtype)
-        updated: Tensor = _LowRank.apply(x, weight, bias, down, up, scale)  # type: ignore[no-untyped-call]
-        return updated
+        rows = x.reshape(-1, x.shape[-1])  # (..., in) -> (N, in)
+        updated: Tensor = _LowRank.apply(rows, weight, bias, down, up, scale)  # type: ignore[no-untyped-call]
+        # not inside the function: autograd refuses to change a view made there in place, as Longformer does
+        return updated.view(*x.shape[:-1], updated.shape[-1])
 
     def _plain(self, x: Tensor, names: list[str]) -> bool:
         """Return whether these adapters on this module, with these features, are the plain case."""
@@ -76,28 +78,26 @@ def lean(layer: nn.Module) -> None:
 
 
 class _LowRank(torch.autograd.Function):
-    """x W^T + b + s (x A^T) B^T; W and b are frozen."""
+    """x W^T + b + s (x A^T) B^T for rows x (N, in); W and b are frozen."""
 
     @staticmethod
     def forward(  # noqa: PLR0917  (autograd passes by place)
-        context: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
+        context: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
     ) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])  # (N, in)
         inner = rows @ down.t()  # (N, r)
         found = torch.nn.functional.linear(rows, weight, bias).addmm_(inner, up.t(), alpha=scale)
         context.save_for_backward(rows, inner, weight, down, up)
-        context.shape, context.scale = x.shape, scale
-        return found.view(*x.shape[:-1], -1)
+        context.scale = scale
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, slope: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         rows, inner, weight, down, up = context.saved_tensors
         scale = context.scale
-        slope = slope.reshape(-1, slope.shape[-1])  # (N, out)
         wanted = context.needs_input_grad
         through = slope @ up  # (N, r)
-        to_x = (slope @ weight).addmm_(through, down, alpha=scale).view(context.shape) if wanted[0] else None
+        to_x = (slope @ weight).addmm_(through, down, alpha=scale) if wanted[0] else None
         to_down = _product(through.t(), rows, scale) if wanted[3] else None
         to_up = _product(slope.t(), inner, scale) if wanted[4] else None
         return to_x, None, None, to_down, to_up, None

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from guidebook.adapters.bases import lm_kind, resolve_base
+from guidebook.adapters.bases import lm_kind, read_config, resolve_base
 from guidebook.adapters.gptj_attention import attention_for
 from guidebook.adapters.placement import placement_for
-from guidebook.errors import InputError, RunError
+from guidebook.adapters.quantised import saved_quantisation
+from guidebook.errors import RunError
 from guidebook.losses.chunked import elements_on
 from guidebook.training.settings import Training
 from guidebook.training.tap import Tap
@@ -33,10 +34,7 @@ def empty_base(base: str) -> nn.Module | None:
     import transformers
 
     path, _ = resolve_base(base)
-    try:
-        config = transformers.AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"Base {base!r} cannot be read: {str(error).strip().splitlines()[0]}") from error
+    config = read_config(base, path)
     if lm_kind(config) != "causal":
         return None
     with torch.device("meta"):
@@ -69,6 +67,7 @@ def memory_needed(
     model = empty_base(base)
     if model is None:
         return None
+    quantise = saved_quantisation(base, model.config, quantise) or quantise  # type: ignore[arg-type]
     model.to(getattr(torch, base_dtype)).train()
     rows = max(1, train.tokens_per_batch // train.max_length // train.micro_batches)
     parameters = sum(value.numel() for value in model.parameters())

@@ -42,6 +42,7 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
             "fingerprint": host.fingerprint,
             "dtype": host.dtype,
             "quantise": host.quantise,
+            "quantised_from": host.quantised_from,
             "modules": host.modules,
             "parameters": total,
             "model_type": host.config.model_type,

@@ -14,6 +14,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from guidebook.adapters.feasible import check_base, check_training
+from guidebook.adapters.known import anchored_base, saw_of
 from guidebook.adapters.presets import KINDS
 from guidebook.adapters.union import Union
 from guidebook.data.domains import Domain, domain_from
@@ -29,7 +30,6 @@ DOMAINS = ("source", "targets", "unlabelled", "general")
 """Fields that hold domains."""
 STRICT = ConfigDict(extra="forbid", coerce_numbers_to_str=True)  # labels: [0, 1] are names
 EXPONENT = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")
-SAW = {"mini": ["wikipedia-en"], "mini-gptj": ["wikipedia-en"]}
 OWNED_BY_GUIDEBOOK = {
     "output_dir": "--out",
     "seed": "seed",
@@ -83,9 +83,9 @@ class Recipe:
     general: Any = ()
     """General text, for the placebo `general_mlm` and for mixing in against forgetting."""
     base: str = "mini"
-    """The frozen base: mini, a folder, or a model id of the Hub."""
+    """The frozen base: a name of `guidebook bases`, a folder, a GGUF file, or a model id of the Hub."""
     base_saw: Any = None
-    """What the base has seen of the task or the domains, noted in every record. Known for the packaged bases."""
+    """What the base has seen of the task or the domains, noted in every record. Known for bases with a name."""
     base_dtype: str = "float32"
     """Number type of the base's weights in memory: float32, bfloat16 or float16. Adapters are float32 all the same."""
     quantise: Literal["8bit", "4bit"] | None = None
@@ -111,7 +111,7 @@ class Recipe:
             put(name, tuple(_domain(item, name, index) for index, item in enumerate(_listed(getattr(self, name)))))
         put("base", _base(self.base))
         put("seed", _seed(self.seed))
-        put("base_saw", tuple(_listed(self.base_saw if self.base_saw is not None else SAW.get(self.base))))
+        put("base_saw", tuple(_listed(self.base_saw if self.base_saw is not None else saw_of(self.base))))
         put("task", _configured(self.task, TASKS, "task", "kind"))
         put("adapter", _adapter(self.adapter))
         put("method", _configured(self.method, METHODS, "method", "name"))
@@ -207,8 +207,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
                 part[key] = [_anchored(item, path.parent) for item in _listed(part[key])]
     if isinstance(method := content.get("method"), dict) and isinstance(method.get("path"), str):
         content["method"] = {**method, "path": str(path.parent / method["path"])}
-    if isinstance(base := content.get("base"), str) and base not in SAW and (path.parent / base).is_dir():
-        content["base"] = str(path.parent / base)
+    if isinstance(base := content.get("base"), str):
+        content["base"] = anchored_base(base, path.parent)
     return content
 
 
@@ -282,7 +282,9 @@ def _domain(value: Any, field: str, index: int) -> Domain:
 
 def _base(value: Any) -> str:
     if not isinstance(value, str | Path) or not str(value):
-        raise InputError(f"base: expected mini, a folder or a model id of the Hub, found {value!r}.")
+        raise InputError(
+            f"base: expected a name (guidebook bases), a folder, a GGUF file or a model id of the Hub, found {value!r}."
+        )
     return str(value)
 
 

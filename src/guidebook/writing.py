@@ -89,6 +89,7 @@ def records(facts: dict[str, Any]) -> list[dict[str, Any]]:
         "base": facts["base"]["id"],
         "base_fingerprint": facts["base"]["fingerprint"],
         "base_saw": facts["base"]["saw"],
+        "base_quantised_from": facts["base"].get("quantised_from"),
         "method": facts["method"],
         "seed": facts["seed"],
         "recipe": facts["recipe"],

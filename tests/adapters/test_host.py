@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from guidebook.adapters import bases
+from guidebook.adapters.fingerprints import fingerprint_of
 from guidebook.adapters.host import Host
 from guidebook.adapters.invertible import Invertible
 from guidebook.adapters.presets import KINDS as TABLE
@@ -206,8 +207,8 @@ def test_fingerprint_covers_names_types_shapes_and_bytes():
         {"a": torch.zeros(2, 3), "b": torch.ones(1)},
         {"a": torch.zeros(2, 3), "b": -torch.zeros(1)},
     ]
-    assert len({bases.fingerprint_of(tensors) for tensors in [one, *others]}) == 6
-    assert bases.fingerprint_of(dict(reversed(one.items()))) == bases.fingerprint_of(one)
+    assert len({fingerprint_of(tensors) for tensors in [one, *others]}) == 6
+    assert fingerprint_of(dict(reversed(one.items()))) == fingerprint_of(one)
 
 
 def test_a_base_that_moved_is_noticed(tiny_base):

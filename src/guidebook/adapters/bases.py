@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
-from torch import Tensor, nn
+from torch import nn
 
 from guidebook.adapters.checkpoint import check_complete, check_finite, check_tokenizer, readable, refuse_adapter
 from guidebook.adapters.feasible import check_base
+from guidebook.adapters.fetching import ready
+from guidebook.adapters.gguf import SUFFIX, converted, gguf_in, quantised_from
 from guidebook.adapters.gptj_attention import attention_for
+from guidebook.adapters.known import known_base
 from guidebook.adapters.placement import PLACEMENTS
 from guidebook.adapters.quantised import Quantised, pin, quantisation, saved_quantisation
+from guidebook.adapters.quiet import quiet
 from guidebook.errors import InputError, nearest
 
 PACKAGED = ("mini", "mini-gptj")
@@ -28,34 +29,30 @@ def resolve_base(base: str) -> tuple[str, str]:
     """Return where to load a base from, and the name that loads it anywhere.
 
     Raises:
-        InputError: a folder that does not exist or holds no model, or a packaged base that is not installed.
+        InputError: a folder that does not exist or holds no model, a packaged base that is not installed, a GGUF file
+            that cannot be read, or a base with a name that cannot be fetched.
     """
     if base in PACKAGED:
         folder = Path(str(files("guidebook"))) / "bases" / base
         if not (folder / "config.json").is_file():
             raise InputError(f"The packaged base {base!r} is missing from this installation: there is no {folder}.")
         return str(folder), base
+    if (row := known_base(base)) is not None:
+        place = ready(row)
+        return str(converted(file) if (file := gguf_in(place)) is not None else place), base
     path = Path(base).expanduser()
+    if (file := gguf_in(path)) is not None:
+        return str(converted(file)), base
     if path.is_dir():
         refuse_adapter(base, path)
         if not (path / "config.json").is_file():
-            raise InputError(f"{base}: the folder holds no model, there is no config.json in it.")
+            raise InputError(f"{base}: the folder holds no model: there is no config.json in it, and no GGUF file.")
         return str(path), base
-    if base.startswith((".", "/", "~")) or base.count("/") > 1:
+    if base.startswith((".", "/", "~")) or base.count("/") > 1 or base.lower().endswith(SUFFIX):
         siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"{base}: there is no such folder.{nearest(path.name, siblings)}")
+        what = "file" if base.lower().endswith(SUFFIX) else "folder"
+        raise InputError(f"{base}: there is no such {what}.{nearest(path.name, siblings)}")
     return base, base
-
-
-def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
-    """Return the xxh3_128 of names, dtypes, shapes and bytes, in the order of the names."""
-    digest = xxhash.xxh3_128()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        raw: Any = tensor.reshape(-1).view(torch.uint8).numpy()
-        digest.update(raw)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,7 @@ class Base:
         dtype: Of the weights in memory that are not quantised.
         quantise: How its linear layers are held, if not in `dtype`.
         has_lm_head: Whether its language-modelling head was stored with it; else the head is zero.
+        quantised_from: Type of most tensors of the GGUF file it was unpacked from, if it was.
     """
 
     model: nn.Module
@@ -81,6 +79,7 @@ class Base:
     dtype: str = "float32"
     quantise: Quantised | None = None
     has_lm_head: bool = True
+    quantised_from: str | None = None
 
     def config_in_memory(self) -> Any:
         """Return the stored configuration with the dtype and class that the model in memory has."""
@@ -130,7 +129,7 @@ def read_config(base: str, path: str) -> Any:
     """
     import transformers
 
-    with _quiet(), readable(base, path):
+    with quiet(), readable(base, path):
         return transformers.AutoConfig.from_pretrained(path)
 
 
@@ -160,7 +159,7 @@ def load_base(
     stored = read_config(base, path)
     quantise, held = _held(base, stored, quantise, number_type)
     model, report = _read_model(base, path, stored if dropout else _without_dropout(stored), number_type, held)
-    with _quiet(), readable(base, path):
+    with quiet(), readable(base, path):
         import transformers
 
         tokenizer = transformers.AutoTokenizer.from_pretrained(path)
@@ -176,7 +175,7 @@ def load_base(
         for name in missing:
             model.get_parameter(name).zero_()
     check_finite(base, model, dtype)
-    return Base(model, tokenizer, stored, identity, path, dtype, quantise, not missing)
+    return Base(model, tokenizer, stored, identity, path, dtype, quantise, not missing, quantised_from(Path(path)))
 
 
 def _held(
@@ -201,7 +200,7 @@ def _read_model(
         "seq2seq": transformers.AutoModelForSeq2SeqLM,
     }
     kind = lm_kind(config)
-    with _quiet(), readable(base, path):
+    with quiet(), readable(base, path):
         model, report = classes[kind].from_pretrained(
             path,
             config=config,
@@ -242,19 +241,3 @@ def _without_dropout(stored: Any) -> Any:
         if "drop" in key and isinstance(value, float | int) and not isinstance(value, bool):
             setattr(config, key, 0.0)
     return config
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers from writing to the terminal while it loads; the library never prints."""
-    from transformers.utils import logging
-
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

@@ -13,8 +13,9 @@ import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from guidebook.adapters.bases import Base, fingerprint_of, lm_kind, load_base, positions_of
+from guidebook.adapters.bases import Base, lm_kind, load_base, positions_of
 from guidebook.adapters.feasible import check_base
+from guidebook.adapters.fingerprints import fingerprint_of
 from guidebook.adapters.full import WholeCopies
 from guidebook.adapters.modules import hidden_size, layer_count
 from guidebook.adapters.placement import NONE, placement_for
@@ -43,6 +44,7 @@ class Host:
         dtype: Of the base's weights in memory that are not quantised; adapters are float32 whatever it is.
         quantise: How the base's linear layers are held, if not in `dtype`.
         has_lm_head: Whether a trained language-modelling head is stored with the base.
+        quantised_from: Type of most tensors of the GGUF file the base was unpacked from; None for other bases.
         fingerprint: xxh3 of the base's tensors when it was loaded; see `check_base`.
         hidden_size: H of the last hidden state.
         hidden_scale: What its values are times what `lm_head` receives: 1 nearly everywhere.
@@ -53,6 +55,7 @@ class Host:
         self.model, self.tokenizer = base.model, base.tokenizer
         self.base_id, self.base_path = base.id, base.path
         self.dtype, self.quantise, self.has_lm_head = base.dtype, base.quantise, base.has_lm_head
+        self.quantised_from = base.quantised_from
         self.config: Any = base.model.config
         self.modules = dict(modules)
         self.placement = placement_for(base.model, modules).trained_as(lm_kind(base.config), modules)

@@ -63,6 +63,20 @@ def quiet_libraries() -> None:
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
 
 
+class _Remarks(logging.Handler):
+    """Writes what a logger says as side remarks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        remark(record.getMessage())
+
+
+def hear_fetching(quiet: bool) -> None:
+    """Write to stderr what is fetched and unpacked, unless the command is to be quiet."""
+    logger = logging.getLogger("guidebook.bases")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    logger.handlers = [_Remarks()]
+
+
 def table(*headings: str, title: str | None = None) -> Table:
     """Return an empty table of the house's plain look; a heading that ends in `>` is a column of numbers."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))

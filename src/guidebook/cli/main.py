@@ -13,8 +13,9 @@ from guidebook import __version__
 from guidebook.cli.adapt import adapt
 from guidebook.cli.adapterhub import export_adapterhub, import_adapterhub
 from guidebook.cli.audit import audit
+from guidebook.cli.bases import bases
 from guidebook.cli.compare import compare
-from guidebook.cli.console import fail, print_text, quiet_libraries, remark
+from guidebook.cli.console import fail, hear_fetching, print_text, quiet_libraries, remark
 from guidebook.cli.doctor import doctor
 from guidebook.cli.evaluate import evaluate
 from guidebook.cli.generate import generate
@@ -47,6 +48,7 @@ app.command("ls")(ls)
 app.command("doctor")(doctor)
 app.command("import-adapterhub")(import_adapterhub)
 app.command("export-adapterhub")(export_adapterhub)
+app.add_typer(bases, name="bases")
 app.add_typer(recipe, name="recipe")
 recipe.command("jumpstart")(jumpstart)
 
@@ -76,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     quiet_libraries()
+    hear_fetching(quiet="--quiet" in given or "-q" in given)
     try:
         app(args=given, prog_name="guidebook")
     except SystemExit as end:

@@ -173,6 +173,7 @@ def _record(job: Job, recipe: Recipe, material: Material, engine: Engine) -> dic
         "base": engine.host.base_id,
         "base_fingerprint": engine.host.fingerprint,
         "base_saw": list(recipe.base_saw),
+        "base_quantised_from": engine.host.quantised_from,
     }
     outcome: Outcome | None = None
     try:

@@ -282,9 +282,7 @@ def _domain(value: Any, field: str, index: int) -> Domain:
 
 def _base(value: Any) -> str:
     if not isinstance(value, str | Path) or not str(value):
-        raise InputError(
-            f"base: expected a name (guidebook bases), a folder, a GGUF file or a model id of the Hub, found {value!r}."
-        )
+        raise InputError(f"base: expected a name (guidebook bases), a folder, a file or a Hub id, found {value!r}.")
     return str(value)
 
 

@@ -50,7 +50,7 @@ def written(folder: Path, text: str) -> Path:
         ({"seed": "one"}, "seed: expected a whole number"),
         ({"seed": True}, "seed: expected a whole number"),
         ({"seed": -1}, "seed: expected a whole number"),
-        ({"base": None}, "base: expected mini, a folder or a model id"),
+        ({"base": None}, "base: expected a name (guidebook bases), a folder"),
         ({"targets": 5}, "5 is neither a domain nor a list of domains"),
         ({"source": {"path": "books.csv", "colums": {}}}, "unknown key 'colums' in a domain. Did you mean 'columns'?"),
         ({"targets": ["a/books.csv"]}, "Two domains are named 'books'"),

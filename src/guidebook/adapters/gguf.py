@@ -14,8 +14,9 @@ import torch
 import xxhash
 from torch import nn
 
+from guidebook.adapters.checkpoint import check_finite, readable
 from guidebook.adapters.gguf_header import Header, read_header
-from guidebook.adapters.kept import is_full, keep, kept
+from guidebook.adapters.kept import keep, kept
 from guidebook.adapters.quiet import quiet
 from guidebook.errors import InputError, require
 
@@ -86,7 +87,7 @@ def convert(path: Path, folder: Path) -> None:
     header = read_header(path)
     check_architecture(path, header)
     model, tokenizer = _load(path, header)
-    _check_model(path, header, model)
+    check_finite(str(path), model, "float32")
     model.to(_smallest_type(model))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -94,7 +95,7 @@ def convert(path: Path, folder: Path) -> None:
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf8")
 
 
-def readable() -> list[str]:
+def architectures() -> list[str]:
     """Return the architectures whose GGUF files the installed transformers reads, in its own words."""
     from transformers import modeling_gguf_pytorch_utils as legacy
 
@@ -108,7 +109,7 @@ def readable() -> list[str]:
 
 def check_architecture(path: Path, header: Header) -> None:
     """Raise InputError if transformers cannot read GGUF files of the architecture."""
-    known = readable()
+    known = architectures()
     if _bare(header.architecture) not in {_bare(name) for name in known} | {"t5encoder"}:
         raise InputError(
             f"{path}: architecture {header.architecture!r}, which the installed transformers cannot read from GGUF. "
@@ -128,17 +129,10 @@ def _load(path: Path, header: Header) -> tuple[Any, Any]:
     sides = "t5" in header.architecture  # every other architecture of GGUF that transformers reads is a decoder
     chosen = transformers.AutoModelForSeq2SeqLM if sides else transformers.AutoModelForCausalLM
     place, file = str(path.parent), str(path)
-    with quiet(), contextlib.redirect_stderr(io.StringIO()):  # its bar is drawn whatever the verbosity
-        try:
-            model, report = chosen.from_pretrained(place, gguf_file=file, dtype=torch.float32, output_loading_info=True)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place, gguf_file=file)
-        except Exception as error:  # the readers of three packages on a file from anywhere
-            if is_full(error):
-                raise
-            raise InputError(
-                f"{path}: transformers cannot read this GGUF file ({type(error).__name__}: {_first_line(error)}). "
-                "Download or copy it again; if it is whole, name a folder with the original model instead."
-            ) from error
+    stderr = contextlib.redirect_stderr(io.StringIO())  # its bar is drawn whatever the verbosity
+    with quiet(), stderr, readable(file, file):
+        model, report = chosen.from_pretrained(place, gguf_file=file, dtype=torch.float32, output_loading_info=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(place, gguf_file=file)
     if missing := sorted(report["missing_keys"]):
         raise InputError(
             f"{path}: {len(missing)} tensors of the model are not in the file, first {missing[0]!r}. "
@@ -148,17 +142,6 @@ def _load(path: Path, header: Header) -> tuple[Any, Any]:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     return model, tokenizer
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no reason given"])[0]
-
-
-def _check_model(path: Path, header: Header, model: nn.Module) -> None:
-    """Refuse what transformers would take without a word: numbers it has no place for, and numbers that are none."""
-    for name, value in model.named_parameters():
-        if not torch.isfinite(value).all():
-            raise InputError(f"{path}: damaged: {name} holds numbers that are not finite. Download or copy it again.")
 
 
 def _smallest_type(model: nn.Module) -> torch.dtype:

@@ -97,7 +97,7 @@ def test_a_prompt_is_continued_and_not_what_follows_its_end(model, frame):
 @pytest.mark.parametrize("frame", FRAMES)
 def test_what_was_forgotten_is_measured_without_ends_inside_a_text(model, frame, monkeypatch):
     seen = []
-    monkeypatch.setattr(forgetting, "pad", lambda stream, *rest: seen.append(stream.tokens) or pytest.fail())
+    monkeypatch.setattr(forgetting, "pad", lambda stream, *rest: seen.append(stream.tokens) or pytest.fail("cut"))
     tokenizer = framed(frame)
     host = host_of(model, tokenizer)
     with pytest.raises(pytest.fail.Exception):

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 POOL = "unlabeled"
-"""Split of the texts that have no label."""
+"""Split of the texts that have no label, or whose labels are not to be read."""
+SPELLINGS = {"unlabelled": POOL}
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,17 @@ def take(columns: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
 
 
 def read(name: str, path: Path) -> Data:
-    """Return the rows of `amazon_reviews` or `mnli_genres`."""
+    """Return the rows of one collection: JSON lines with text (or premise, hypothesis), label, domain and split."""
     rows: dict[tuple[str, str], dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     with lzma.open(path, "rt", encoding="utf8") as lines:
         for line in lines:
             row = json.loads(line)
-            columns = rows[row["domain"], row["split"]]
+            split = SPELLINGS.get(row["split"], row["split"])
+            columns = rows[row["domain"], split]
             columns["texts"].append(row.get("text", row.get("premise")))
             if "hypothesis" in row:
                 columns["text_pairs"].append(row["hypothesis"])
-            if row["split"] != POOL:
+            if split != POOL:
                 columns["labels"].append(str(row["label"]))
     domains = tuple(sorted({domain for domain, _ in rows}))
     tests = ("test",) if (domains[0], "test") in rows else ("train", "dev")

@@ -27,21 +27,19 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from guidebook.account import scores
 from guidebook.adaptation import follow
 from guidebook.adapters.host import Host
 from guidebook.compare.draw import draw_rows
-from guidebook.compare.scores import label_free_scores
 from guidebook.compare.work import Share
 from guidebook.data.domains import Domain
-from guidebook.evaluation.records import append_record, machine, read_records, versions
+from guidebook.evaluation.records import append_record, machine, read_records
 from guidebook.methods import METHODS
 from guidebook.methods.tfidf import word_model
 from guidebook.recipe import Recipe
@@ -49,6 +47,7 @@ from guidebook.recipe import Recipe
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from cells import Claims, Prepared, done, in_processes, share_of
 from domains import Data, read, read_general, take
+from measuring import hours_left, measured, processor
 
 FLAGSHIP, TWIN, PLACEBO = "co_training", "source_only", "general_mlm"
 TOLD = f"{FLAGSHIP}_told"
@@ -66,8 +65,6 @@ FINALISTS = 3
 SHIFTS = {"85/15": 0.85, "50/50": 0.5}
 ADAPTERS: dict[str, dict[str, Any]] = {"houlsby": {"kind": "houlsby", "reduction": 4}, "lora": {"kind": "lora"}}
 FEW = 30
-LEVEL = 0.9
-"""Of the intervals of guessed accuracies."""
 WAIT = 5.0
 """Seconds until a process with nothing to do looks again."""
 Record = dict[str, Any]
@@ -253,36 +250,17 @@ def run_job(
         material, engine = prepared.for_cell(job.cell, recipe)
         target = next(population for population in material.corpus.targets if population.name == job.target)
         outcome = follow(job.method, recipe.method, target, material, engine)
-    hidden = material.corpus.tests[target.name].hidden
-    assert hidden is not None
-    gold = material.corpus.labels.encode(hidden.reveal("final evaluation"))
-    found = outcome.predictions["target"]
-    corpus = material.corpus
-    material.corpus = replace(corpus, targets=(target,))  # what is said without labels is said of it alone
-    free: Record = {"scores": {}, "estimates": {}}
-    if outcome.stages:
-        free = label_free_scores(material, engine, outcome, LEVEL)
-    material.corpus = corpus
+    record = measured(outcome, target, material, engine)
     engine.clear()
     engine.host.check_base()
-    brief = scores(found, gold, material.corpus.labels.names)
     return {
         **asdict(job),
         "budget": asdict(budget),
-        "rows": len(gold),
-        **{key: brief[key] for key in ("accuracy", "macro_f1", "calibration_error")},
-        "correct": "".join("01"[int(hit)] for hit in found.argmax(1) == gold),
+        **record,
         "label_free": getattr(recipe.method, "label_free", True),
-        "label_free_scores": free["scores"],
-        "estimates": free["estimates"],
-        "notes": outcome.notes,
-        "stages": [{"key": t.key, "cached": t.cached, **t.figures} for t in outcome.stages],
         "recipe": without_folders(recipe.resolved()),
         "seconds": round(time.monotonic() - began, 1),
-        "base_fingerprint": engine.host.fingerprint,
         "base_saw": list(recipe.base_saw),
-        "versions": versions(),
-        "machine": machine(),
     }
 
 
@@ -290,30 +268,6 @@ def without_folders(recipe: Record) -> Record:
     """Return a resolved recipe that names a file which was made for the run by its name alone."""
     path = recipe["method"].get("path")
     return {**recipe, "method": {**recipe["method"], "path": Path(path).name}} if path else recipe
-
-
-def hours_left(todo: Sequence[Job], records: Sequence[Record]) -> float:
-    """Return the hours that jobs take, each as long as those of its phase and method took so far.
-
-    >>> past = [{"phase": "screening", "method": "dann", "seconds": 1800.0}]
-    >>> hours_left([Job("screening", "amazon", "dann", "books", "dvd", 0, 200)] * 4, past)
-    2.0
-    """
-    spent: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    for record in records:
-        for kind in ((record["phase"], record["method"]), (record["method"],), ()):
-            spent[kind].append(record["seconds"])
-
-    def expected(job: Job) -> float:
-        kinds: list[tuple[str, ...]] = [(job.phase, job.method), (job.method,), ()]
-        return next((float(np.mean(spent[kind])) for kind in kinds if spent[kind]), 0.0)
-
-    return sum(expected(job) for job in todo) / 3600
-
-
-def processor(made_on: Record) -> tuple[Any, ...]:
-    """Return what decides how long a run takes: hours on a GPU say nothing of a processor's."""
-    return made_on["gpu"] or made_on["cpu"], made_on["torch_threads"]
 
 
 def main() -> None:

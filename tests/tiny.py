@@ -215,11 +215,12 @@ def domains(method: str = "") -> dict[str, Any]:
                 Domain("hotels", [f"{text} indeed" for text in many[3:]], labels=(LABELS * 5)[3:]),
             ],
         }
+    labels = [("sad", "glad")[label] for label in LABELS] if method == "zero_shot" else LABELS
     return {
-        "source": Domain("books", [f"{text} {number}" for number in range(3) for text in TEXTS], labels=LABELS * 3),
+        "source": Domain("books", [f"{text} {number}" for number in range(3) for text in TEXTS], labels=labels * 3),
         "targets": [
-            Domain("kitchen", [f"the {text}" for text in TEXTS[:6]], labels=LABELS[:6]),
-            Domain("hotels", [f"{text} indeed" for text in TEXTS[1:]], labels=LABELS[1:]),
+            Domain("kitchen", [f"the {text}" for text in TEXTS[:6]], labels=labels[:6]),
+            Domain("hotels", [f"{text} indeed" for text in TEXTS[1:]], labels=labels[1:]),
         ],
         "general": Domain("general", [f"it is said that {text}" for text in TEXTS]),
     }

@@ -7,7 +7,7 @@ reuse -> evaluate -> save. Every other file is one idea whose name you meet here
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from guidebook.account import account
 from guidebook.artifact import Guidebook, load
 from guidebook.assessment import evaluate
 from guidebook.data.domains import Population
+from guidebook.errors import InputError
 from guidebook.evidence import evidence
 from guidebook.label_free import broken_assumptions, label_free
 from guidebook.losses.divergences import collapse
@@ -36,7 +37,7 @@ from guidebook.writing import check_out, write_guidebook
 
 __all__ = ["BASELINES", "adapt", "arms", "estimate", "evaluate", "follow", "plan_ahead", "prepare"]
 
-BASELINES = ("tfidf", "linear_probe", "source_only")
+BASELINES = ("tfidf", "zero_shot", "linear_probe", "source_only")
 
 
 @full_disk_explained()
@@ -64,7 +65,7 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
     listener.announce(plan_ahead(recipe, material, engine))
 
     outcomes = []
-    for arm, method in arms(recipe):
+    for arm, method in arms(recipe, material):
         for target in material.corpus.targets:
             outcomes.append(follow(arm, method, target, material, engine))
     results = account(recipe, material, engine, outcomes)
@@ -85,13 +86,26 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
     return load(folder)
 
 
-def arms(recipe: Recipe) -> Iterator[tuple[str, Any]]:
-    """Yield the baselines that are in every table (without labels there is but the base), then the recipe's method."""
+def arms(recipe: Recipe, material: Material) -> Iterator[tuple[str, Any]]:
+    """Yield the baselines that are in every table (without labels there is but the base), then the recipe's method.
+
+    Raises:
+        InputError: the method cannot work with this base or task; a baseline that cannot is left out.
+    """
     chosen = name_of(recipe.method)
     for name in BASELINES if recipe.task.labelled else ():
-        if name != chosen:
-            yield name, recipe.replace(method=name).method
+        method = recipe.replace(method=name).method
+        if name != chosen and obstacle(method, material) is None:
+            yield name, method
+    if reason := obstacle(recipe.method, material):
+        raise InputError(reason)
     yield chosen, recipe.method
+
+
+def obstacle(method: Any, material: Material) -> str | None:
+    """Return why a method cannot work with this base or task, where it says so itself."""
+    asks = getattr(method, "obstacle", None)
+    return asks(Run(material, material.corpus.targets[0], 0, None)) if asks else None
 
 
 def follow(arm: str, method: Any, target: Population, material: Material, engine: Engine) -> Outcome:
@@ -128,6 +142,9 @@ class _Predictions:
     def latest(self, rows: Rows) -> np.ndarray:
         return self.engine.predict(self.outcome.stages[-1], rows)
 
+    def answers(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> np.ndarray:
+        return self.engine.answers(prompts, answers)
+
     def note(self, text: str) -> None:
         self.outcome.notes.append(text)
         self.engine.listener.note(f"{self.outcome.arm} for {self.outcome.target}: {text}")
@@ -136,8 +153,8 @@ class _Predictions:
 def plan_ahead(recipe: Recipe, material: Material, engine: Engine) -> dict[str, Any]:
     """Return what the run will do before it does it: stages, tokens, seconds, parameters, memory."""
     plans = []
-    for arm, method in arms(recipe):
-        if arm in BASELINES[:2]:
+    for arm, method in arms(recipe, material):
+        if not getattr(method, "trains", True):
             continue
         for target in material.corpus.targets:
             made: dict[str, Trained] = {}

@@ -13,14 +13,12 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from guidebook.data.labels import normalise_column
 from guidebook.errors import InputError
+from guidebook.methods import WITHOUT_A_MODEL
 from guidebook.recipe import Recipe
 
 if TYPE_CHECKING:
     from guidebook.artifact import Guidebook
     from guidebook.data.domains import Domain
-
-WITHOUT_A_MODEL = ("tfidf",)
-"""Methods that keep nothing that could predict new rows."""
 
 
 class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from guidebook.errors import InputError
 from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.records import append_record
+from guidebook.methods import WITHOUT_A_MODEL
 from guidebook.reports.card import write_card
 from guidebook.reports.page import write_report
 from guidebook.text_account import text_records
@@ -142,7 +143,7 @@ def _write_variants(folder: Path, method: str, outcomes: Sequence[Outcome]) -> d
                 heads |= tensors
     if method == "linear_probe":
         serves = dict.fromkeys(serves, BASE_VARIANT)
-    if method == "tfidf":
+    if method in WITHOUT_A_MODEL:
         serves = {}
     if heads:
         save_file(heads, folder / HEAD)

@@ -20,7 +20,7 @@ from guidebook.adapters.host import Host
 from guidebook.adapters.presets import KINDS
 from guidebook.artifact import Guidebook, load
 from guidebook.errors import InputError
-from guidebook.methods import METHODS
+from guidebook.methods import METHODS, WITHOUT_A_MODEL
 from guidebook.training.engine import Engine
 from guidebook.training.listener import Listener
 from guidebook.training.run import Run
@@ -137,7 +137,7 @@ REFUSED = {
 """Methods and kinds that do not go together -> what the error says, before anything is trained."""
 
 
-QUICK = ("tfidf", "linear_probe", "source_only", "domain_fusion", "mixed", "dann", "mean_teacher", "soup")
+QUICK = ("tfidf", "zero_shot", "linear_probe", "source_only", "domain_fusion", "mixed", "dann", "mean_teacher", "soup")
 """Methods that `make check` runs: one of every form that a stage can have."""
 
 
@@ -145,7 +145,8 @@ def entries() -> Iterator[Any]:
     """Every method with one kind, every kind with one method, and the methods that treat kinds in their own way."""
     for method in METHODS:
         marks = () if method in QUICK else (pytest.mark.slow,)
-        yield pytest.param(method, "houlsby", "bert", marks=marks, id=f"{method}-houlsby")
+        family = "llama" if method == "zero_shot" else "bert"
+        yield pytest.param(method, "houlsby", family, marks=marks, id=f"{method}-houlsby")
     for kind in KINDS:
         if kind != "houlsby":
             marks = () if kind in ("lora", "full") else (pytest.mark.slow,)
@@ -204,7 +205,7 @@ def test_a_loaded_guidebook_predicts_bit_for_bit_what_the_run_predicted(
     loaded = load(found.book.path)
     for target in domains(method)["targets"]:
         arms = {"source_only": "source_only", "linear_probe": None}
-        if method not in ("tfidf", "linear_probe", "target_oracle"):
+        if method not in (*WITHOUT_A_MODEL, "linear_probe", "target_oracle"):
             arms[method] = target.name
         for arm, domain in arms.items():
             before = found.predictions[arm, target.name]["target"]
@@ -237,7 +238,7 @@ def same(one: dict[str, dict[str, Tensor]], two: dict[str, dict[str, Tensor]]) -
 
 def again_entries() -> Iterator[Any]:
     for item in entries():
-        if item.values[0] not in ("tfidf", "linear_probe"):
+        if item.values[0] not in (*WITHOUT_A_MODEL, "linear_probe"):
             marks = () if item.id == "domain_fusion-houlsby" else (pytest.mark.slow,)
             yield pytest.param(item.values, marks=marks, id=item.id)
 

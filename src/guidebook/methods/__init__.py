@@ -2,6 +2,7 @@
 
 METHODS = {
     "tfidf": "guidebook.methods.tfidf:Tfidf",
+    "zero_shot": "guidebook.methods.zero_shot:ZeroShot",
     "linear_probe": "guidebook.methods.linear_probe:LinearProbe",
     "source_only": "guidebook.methods.source_only:SourceOnly",
     "target_mlm": "guidebook.methods.target_mlm:TargetMLM",
@@ -24,3 +25,6 @@ METHODS = {
     "teacher": "guidebook.methods.teacher:GivenTeacher",
     "target_oracle": "guidebook.methods.target_oracle:TargetOracle",
 }
+
+WITHOUT_A_MODEL = ("tfidf", "zero_shot")
+"""Methods that are compared with and keep nothing to predict with later."""

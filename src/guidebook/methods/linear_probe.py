@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from guidebook.methods.stage import Stage
 
@@ -19,6 +19,8 @@ class LinearProbe:
     Reads: source labels.
     Assumes: nothing about the target.
     """
+
+    trains: ClassVar[bool] = False
 
     def plan(self, run: Run) -> Iterator[Stage]:
         """No stage: the base runs once over every text."""

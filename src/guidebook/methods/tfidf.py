@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from guidebook.methods.stage import Stage
 
@@ -19,6 +19,8 @@ class Tfidf:
     Reads: source labels.
     Assumes: that the words which carry the labels are the same in both domains.
     """
+
+    trains: ClassVar[bool] = False
 
     def plan(self, run: Run) -> Iterator[Stage]:
         """No stage: the predictions are computed at once."""

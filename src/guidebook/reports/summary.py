@@ -17,7 +17,9 @@ from guidebook.reports.unlabelled import said_without_labels
 
 Facts = Mapping[str, Any]
 
-ARM_NAMES = {"tfidf": "TF-IDF", "linear_probe": "linear probe", TWIN: "source only"}
+UNTRAINED = {"tfidf": "TF-IDF", "zero_shot": "zero-shot prompt", "linear_probe": "linear probe"}
+"""Baselines that train nothing in the base -> their names for people."""
+ARM_NAMES = {**UNTRAINED, TWIN: "source only"}
 
 
 @dataclass(frozen=True)
@@ -219,9 +221,7 @@ def _findings(target: Facts, method: str) -> list[str]:
         lines.append(f"{name}: no labels, so nothing here says how well it works. Label a hundred rows to know.")
     if difference is not None:
         lines.append(f"{name}: {_said(difference, arm_name(method))}")
-    best = max(
-        (arm for arm in scores if arm in ("tfidf", "linear_probe")), key=lambda a: scores[a]["accuracy"], default=""
-    )
+    best = max((arm for arm in scores if arm in UNTRAINED), key=lambda a: scores[a]["accuracy"], default="")
     if best and method in scores and best != method and scores[best]["accuracy"] >= scores[method]["accuracy"]:
         simple, ours = (percent(scores[arm]["accuracy"]) for arm in (best, method))
         lines.append(

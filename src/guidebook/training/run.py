@@ -14,6 +14,7 @@ from guidebook.data.probabilities import read_probabilities
 from guidebook.data.streams import Stream, seed_for
 from guidebook.data.tags import flat
 from guidebook.errors import InputError
+from guidebook.training.choices import question_for
 from guidebook.training.material import Material
 from guidebook.training.prediction import Rows
 
@@ -31,6 +32,9 @@ class Predictor(Protocol):
 
     def probe(self, tensors: Mapping[str, Any], rows: Rows) -> np.ndarray:
         """Return probabilities (N, C) of a head on the untouched base."""
+
+    def answers(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> np.ndarray:
+        """Return the log-probability (N, C) of every answer after every prompt, by the untouched base."""
 
     def note(self, text: str) -> None:
         """Keep one thing worth a line beside the results, and tell whoever watches."""
@@ -221,6 +225,24 @@ class Run:
     def pool_texts(self) -> list[str]:
         """Return the texts (pairs joined) of the rows that `predicted` speaks of."""
         return self._material.rows(self._target).joined()
+
+    @property
+    def causal(self) -> bool:
+        """True if the base is a decoder, which predicts the next token."""
+        return self._material.causal
+
+    def answers(self, asked: str, completed: str) -> Callable[[Sequence[str]], np.ndarray]:
+        """Return what gives the log-probability (N, C) of every label's name as the answer to a question on a text.
+
+        Args:
+            asked: The question, with {text} and perhaps {labels}, for a base with a chat template.
+            completed: What the answer completes, for a base without one.
+        """
+        predictor = self._predictor
+        assert predictor is not None
+        tokenizer = self._material.tokenizer
+        question = question_for(tokenizer, asked, completed, self.labels, self._material.task_length)
+        return lambda texts: predictor.answers(question.prompts(texts, tokenizer), question.answers)
 
     def labelled_rows(self) -> tuple[list[Rows], np.ndarray]:
         """Return the labelled source rows ready to be predicted and their class ids (N,)."""

@@ -25,6 +25,7 @@ from guidebook.losses.divergences import collapse
 from guidebook.preparation import prepare
 from guidebook.recipe import Recipe, name_of
 from guidebook.training import processes
+from guidebook.training.choices import stored_answers
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.estimate import estimate_stages
 from guidebook.training.listener import Listener
@@ -143,7 +144,7 @@ class _Predictions:
         return self.engine.predict(self.outcome.stages[-1], rows)
 
     def answers(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> np.ndarray:
-        return self.engine.answers(prompts, answers)
+        return stored_answers(self.engine, prompts, answers)
 
     def note(self, text: str) -> None:
         self.outcome.notes.append(text)

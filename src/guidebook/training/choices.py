@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,8 +12,12 @@ import torch
 from guidebook.adapters.host import Host
 from guidebook.data.tokens import read_specials
 from guidebook.training.listener import Listener
+from guidebook.training.store import code_digest, key_of
 from guidebook.training.tap import Tap
 from guidebook.training.trainer import chosen_dtype
+
+if TYPE_CHECKING:
+    from guidebook.training.engine import Engine
 
 TOKENS_PER_BATCH = 4096
 Pass = tuple[int, list[int], list[list[int]], int]
@@ -68,6 +72,23 @@ def question_for(tokenizer: Any, asked: str, completed: str, labels: Sequence[st
 
     answers = tuple(tuple(ids(space + label)) for label in labels)
     return Question((*opening, *ids(before)), tuple(ids(after)), answers, room)
+
+
+def stored_answers(engine: Engine, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> np.ndarray:
+    """Return what `answer_nats` says of the untouched base (N, C), from the store if it was asked before.
+
+    Raises:
+        InputError: a prompt is longer than the base has positions.
+    """
+    host, dtype = engine.host, engine.train.dtype
+    host.check_length(max(map(len, prompts)) + max(map(len, answers)))
+
+    def run() -> np.ndarray:
+        with host.disabled():
+            return answer_nats(host, prompts, answers, dtype, engine.listener)
+
+    model = (host.fingerprint, chosen_dtype(dtype), code_digest(), "answers")
+    return engine.store.array(key_of({"model": model, "prompts": prompts, "answers": answers}), run)
 
 
 @torch.no_grad()

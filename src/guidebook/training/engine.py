@@ -22,7 +22,6 @@ from guidebook.losses.contract import Facts, Loss
 from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
 from guidebook.training import processes
-from guidebook.training.choices import answer_nats
 from guidebook.training.combination import HEADS, check_combination, combine, lineage_of
 from guidebook.training.dropout import base_dropout
 from guidebook.training.layers import running
@@ -352,17 +351,6 @@ class Engine:
         """Return probabilities (N, C) of a head on the untouched base."""
         with self.host.disabled():
             return predict_probabilities(self.host, head_from(tensors, self.pooling), rows, self.train.dtype)
-
-    def answers(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> np.ndarray:
-        """Return the log-probability (N, C) of every answer after every prompt, by the untouched base."""
-        self.host.check_length(max(map(len, prompts)) + max(map(len, answers)))
-
-        def run() -> np.ndarray:
-            with self.host.disabled():
-                return answer_nats(self.host, prompts, answers, self.train.dtype, self.listener)
-
-        where = (self.host.fingerprint, chosen_dtype(self.train.dtype), code_digest(), "answers")
-        return self.store.array(key_of({"model": where, "prompts": prompts, "answers": answers}), run)
 
     def _once(self, model: tuple[str, ...], rows: Rows, run: Callable[[], np.ndarray]) -> np.ndarray:
         """Run a prediction unless the same model has read the same rows before, in this run or an earlier one."""

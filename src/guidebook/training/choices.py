@@ -143,7 +143,9 @@ def _add(result: np.ndarray, chosen: Sequence[Pass], host: Host, tap: Tap, dtype
     width = len(chosen[0][1])
     ids = torch.zeros(len(chosen), width, dtype=torch.long)  # (B, T); a causal model never looks at what pads a row
     mask = torch.zeros_like(ids)
-    places, goals, cells = [], [], []  # of every answer token: position in B * T, token, (prompt, answer)
+    places: list[int] = []  # of every answer token its position in B * T,
+    goals: list[int] = []  # the token,
+    cells: list[tuple[int, int]] = []  # and (prompt, answer)
     for line, (row, tokens, answers, first_column) in enumerate(chosen):
         ids[line, : len(tokens)] = torch.tensor(tokens)
         mask[line, : len(tokens)] = 1
@@ -153,7 +155,7 @@ def _add(result: np.ndarray, chosen: Sequence[Pass], host: Host, tap: Tap, dtype
             goals += answer
             cells += [(row, column)] * len(answer)
     device = next(host.model.parameters()).device
-    asked, where = np.unique(places, return_inverse=True)
+    asked, where = np.unique(np.array(places, dtype=np.int64), return_inverse=True)
     inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
     with torch.autocast(device.type, torch.bfloat16, enabled=chosen_dtype(dtype) == "bfloat16"):
         logits = tap.run(host.model, inputs, torch.from_numpy(asked).to(device)).logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -56,6 +57,52 @@ def test_mmd(unbiased: bool) -> None:
     assert float(mmd(SOURCE, TARGET, unbiased=unbiased)) == pytest.approx(slow, rel=1e-9)
 
 
+def pairs_of(one: Tensor, two: Tensor, same: bool) -> list[tuple[Tensor, Tensor]]:
+    return [(a, b) for i, a in enumerate(one) for j, b in enumerate(two) if not (same and i == j)]
+
+
+def test_unbiased_linear_mmd_is_the_mean_over_different_rows() -> None:
+    def mean(one: Tensor, two: Tensor, same: bool) -> float:
+        products = [float((a * b).sum()) for a, b in pairs_of(one, two, same)]
+        return sum(products) / len(products)
+
+    slow = mean(SOURCE, SOURCE, True) + mean(TARGET, TARGET, True) - 2 * mean(SOURCE, TARGET, False)
+    assert float(linear_mmd(SOURCE, TARGET, unbiased=True)) == pytest.approx(slow, rel=1e-9)
+
+
+def test_unbiased_coral_is_the_mean_over_four_different_rows() -> None:
+    """Li and Chen 2012: tr Σ² as the mean of ((xᵢ - xⱼ)·(xₖ - xₗ))² / 4 over all four different rows."""
+
+    def within(group: Tensor) -> float:
+        fours = list(itertools.permutations(group, 4))
+        return sum(float(((a - b) * (c - d)).sum()) ** 2 for a, b, c, d in fours) / (4 * len(fours))
+
+    pairs = [(a - b, c - d) for a, b in pairs_of(SOURCE, SOURCE, True) for c, d in pairs_of(TARGET, TARGET, True)]
+    across = sum(float((one * two).sum()) ** 2 for one, two in pairs) / (4 * len(pairs))
+    slow = (within(SOURCE) + within(TARGET) - 2 * across) / (4 * 3**2)
+    assert float(coral(SOURCE, TARGET, unbiased=True)) == pytest.approx(slow, rel=1e-9)
+
+
+def test_unbiased_cmd_is_the_product_of_what_two_halves_show() -> None:
+    source, target = rows(0, 13).tanh(), rows(1, 11).tanh()
+
+    def moment(group: Tensor, order: int) -> np.ndarray:
+        """The mean over different rows of (xᵢ - x_j1) … (xᵢ - x_jk), of which each factor has its own j."""
+        if order == 1:
+            return group.mean(0).numpy()
+        found = [
+            np.prod([(x[0] - other).numpy() for other in x[1:]], axis=0)
+            for x in itertools.permutations(group, order + 1)
+        ]
+        return np.mean(found, axis=0)
+
+    slow = 0.0
+    for order in range(1, 5):
+        one, two = (moment(source[start::2], order) - moment(target[start::2], order) for start in (0, 1))
+        slow += float((one * two).sum()) / 2 ** (2 * order)
+    assert float(cmd(source, target, moments=4, unbiased=True)) == pytest.approx(slow, rel=1e-9)
+
+
 def test_linear_mmd() -> None:
     slow = sum(
         (sum(float(r[h]) for r in SOURCE) / len(SOURCE) - sum(float(r[h]) for r in TARGET) / len(TARGET)) ** 2
@@ -100,19 +147,43 @@ def test_energy(unbiased: bool) -> None:
     assert float(energy(SOURCE, TARGET, unbiased=unbiased)) == pytest.approx(slow, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["mmd", "energy"])
-def test_what_is_trained_on_does_not_pull_equal_domains_into_one_point(name: str) -> None:
-    """The slope of a divergence along a common shrinking of all rows, over many draws of one distribution."""
+@pytest.mark.parametrize("sizes", [(32, 32), (33, 48)])
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_what_is_trained_on_does_not_pull_equal_domains_into_one_point(name: str, sizes: tuple[int, int]) -> None:
+    """The slope of a divergence along a common shrinking of all rows, over many draws of one skewed distribution."""
     slopes: dict[str, list[float]] = {"biased": [], "trained on": []}
     for draw in range(200):
+        one, two = ((rows(2 * draw + i, size).exp() / 9).clamp(max=1) for i, size in enumerate(sizes))
         for which, table in (("biased", DIVERGENCES), ("trained on", TRAINED_ON)):
             scale = torch.ones((), dtype=torch.float64, requires_grad=True)
-            table[name](rows(2 * draw, 32) * scale, rows(2 * draw + 1, 32) * scale).backward()
+            if name == "cmd":  # its rows stay inside of the bounds
+                table[name](one * (2 - scale), two * (2 - scale)).backward()
+            else:
+                table[name](one * scale, two * scale).backward()
             assert scale.grad is not None
-            slopes[which].append(float(scale.grad))
+            slopes[which].append(float(scale.grad) * (-1 if name == "cmd" else 1))
     error = {which: np.std(found) / math.sqrt(len(found)) for which, found in slopes.items()}
     assert np.mean(slopes["biased"]) > 10 * error["biased"]  # smaller rows, smaller divergence
     assert abs(np.mean(slopes["trained on"])) < 3 * error["trained on"]
+
+
+@pytest.mark.parametrize("name", ["linear_mmd", "coral", "cmd"])
+def test_unbiased_estimates_are_right_on_average_for_unequal_domains_too(name: str) -> None:
+    """Against the squared distance of the two distributions' own moments: uniform rows, the target's shrunk."""
+    shrink, width = 0.6, 3
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(600):
+        one, two = (torch.rand(16, width, generator=generator, dtype=torch.float64) for _ in range(2))
+        found.append(float(TRAINED_ON[name](one, two * shrink)))
+    mean = (1 - shrink) / 2
+    central = {2: 1 / 12, 3: 0.0, 4: 1 / 80, 5: 0.0}
+    truth = {
+        "linear_mmd": width * mean**2,
+        "coral": width * (central[2] * (1 - shrink**2)) ** 2 / (4 * width**2),
+        "cmd": width * mean**2 / 4 + width * sum((m * (1 - shrink**k)) ** 2 / 4**k for k, m in central.items()),
+    }[name]
+    assert abs(np.mean(found) - truth) < 3 * np.std(found) / math.sqrt(len(found))
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
@@ -186,7 +257,7 @@ def test_padding_is_not_pooled_and_layers_are_summed() -> None:
     clean, padded = loss(views()), loss(views(garbage=1e6))
     assert torch.equal(clean["loss"], padded["loss"])
     source, target = (v.hidden[:, :3].mean(1) for v in views())
-    slow = (2 * (source.mean(0) - target.mean(0))).pow(2).sum()  # the one layer above the embeddings
+    slow = linear_mmd(2 * source, 2 * target, unbiased=True)  # the one layer above the embeddings
     torch.testing.assert_close(clean["loss"], slow)
 
 
@@ -242,7 +313,7 @@ def test_coral_is_orders_of_magnitude_smaller_than_mmd() -> None:
 def test_cmd_as_a_loss_squashes_its_rows() -> None:
     source, target = (v.hidden[:, :3].mean(1) for v in views())
     found = Divergence(stream("a"), stream("b"), "cmd", which="all")(views())["loss"]
-    torch.testing.assert_close(found, cmd((2 * source).tanh(), (2 * target).tanh()))
+    torch.testing.assert_close(found, cmd((2 * source).tanh(), (2 * target).tanh(), unbiased=True))
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)
@@ -259,7 +330,7 @@ def test_layers_are_chosen_counted_from_the_first_above_the_embeddings_and_summe
         return View(found.hidden, found.mask, *[torch.zeros(0)] * 4, states, {}, 0.5)
 
     source, target = (found.hidden[:, :3].mean(1) for found in views())
-    each = [factor**2 * float((source.mean(0) - target.mean(0)).pow(2).sum()) for factor in (1.0, 2.0, 3.0)]
+    each = [factor**2 * float(linear_mmd(source, target, unbiased=True)) for factor in (1.0, 2.0, 3.0)]
     for which, layers in (("all", (0, 1, 2)), ("top 2", (1, 2)), ("all but last", (0, 1)), ((1,), (1,))):
         loss = Divergence(stream("a"), stream("b"), "linear_mmd", which=which)([deep(found) for found in views()])
         assert float(loss["loss"]) == pytest.approx(sum(each[layer] for layer in layers), rel=1e-5)
@@ -287,6 +358,8 @@ def test_the_effective_rank_against_its_definition() -> None:
     shares = [root / sum(roots) for root in roots]
     slow = math.exp(-sum(share * math.log(share) for share in shares))
     assert float(effective_rank(group)) == pytest.approx(slow, rel=1e-5)
+    layers = torch.stack([group, 2 * group.flip(0), group.exp()]).float()
+    assert torch.equal(effective_rank(layers), torch.stack([effective_rank(layer) for layer in layers]))
     line = torch.arange(1.0, 10.0)[:, None] * torch.tensor([[1.0, -2.0, 3.0]])
     assert float(effective_rank(line)) == pytest.approx(1, abs=1e-3)
     assert float(effective_rank(torch.zeros(5, 3))) == pytest.approx(1, abs=1e-6)  # a collapse onto 0 is one too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -87,24 +88,46 @@ def _mean_without_diagonal(block: Tensor) -> Tensor:
 
 
 @in_float32
-def linear_mmd(source: Tensor, target: Tensor, /) -> Tensor:
+def linear_mmd(source: Tensor, target: Tensor, /, *, unbiased: bool = False) -> Tensor:
     """Return the squared distance of the two means: the maximum mean discrepancy under the kernel x·y.
 
-    Reference: Gretton et al. 2012, A Kernel Two-Sample Test, JMLR 13, equation 5.
+    Args:
+        source: (S, H) rows.
+        target: (R, H) rows.
+        unbiased: False (biased): at least 0, above it for equal distributions by the variance of the two means. True:
+            less that variance, which is the mean of x·y over different rows; right on average, sometimes negative.
+
+    Reference: Gretton et al. 2012, A Kernel Two-Sample Test, JMLR 13, equations 3 and 5.
     """
-    return (source.mean(0) - target.mean(0)).pow(2).sum()
+    squared = (source.mean(0) - target.mean(0)).pow(2).sum()
+    if not unbiased:
+        return squared
+    return squared - sum(rows.var(0).sum() / len(rows) for rows in (source, target))
 
 
 @in_float32
-def coral(source: Tensor, target: Tensor, /) -> Tensor:
+def coral(source: Tensor, target: Tensor, /, *, unbiased: bool = False) -> Tensor:
     """Return the squared Frobenius distance of the two covariances, divided by 4 H².
 
     The division makes it orders of magnitude smaller than the others: it needs a weight of its own.
 
-    Reference: Sun and Saenko 2016, Deep CORAL, ECCV Workshops, equation 1.
+    Args:
+        source: (S, H) rows, with `unbiased` at least four.
+        target: (R, H) rows, with `unbiased` at least four.
+        unbiased: False (biased): at least 0, above it for equal distributions. True: tr Σ² of each domain and
+            tr Σₛ Σₜ are estimated from different rows; right on average, sometimes negative.
+
+    Reference: Sun and Saenko 2016, Deep CORAL, ECCV Workshops, equation 1; unbiased: Li and Chen 2012, Two Sample Tests
+        for High-Dimensional Covariance Matrices, Annals of Statistics 40, section 2.
+    Differs: the paper trains on the biased form.
     """
-    difference = _covariance(source) - _covariance(target)  # (H, H)
-    return difference.pow(2).sum() / (4 * source.shape[1] ** 2)
+    if unbiased:
+        one, two = (rows - rows.mean(0) for rows in (source, target))
+        across = (one @ two.T).pow(2).sum() / ((len(one) - 1) * (len(two) - 1))  # tr Cₛ Cₜ
+        distance = _squared_covariance(one) + _squared_covariance(two) - 2 * across
+    else:
+        distance = (_covariance(source) - _covariance(target)).pow(2).sum()  # (H, H)
+    return distance / (4 * source.shape[1] ** 2)
 
 
 def _covariance(rows: Tensor) -> Tensor:
@@ -112,29 +135,93 @@ def _covariance(rows: Tensor) -> Tensor:
     return centred.T @ centred / (len(rows) - 1)
 
 
+def _squared_covariance(centred: Tensor) -> Tensor:
+    """Return the unbiased estimate of tr Σ² from centred rows (N, H): tr C² counts products of a row with itself.
+
+    Reference: Himeno and Yamada 2014, Estimations for some functions of covariance matrix in high dimension under
+        non-normality, Journal of Multivariate Analysis 130, equation 2.3: the mean of ((xᵢ - xⱼ)·(xₖ - xₗ))² / 4 over
+        four different rows, without the loop.
+    """
+    count = len(centred)
+    products = centred @ centred.T  # (N, N)
+    own = products.diagonal()
+    found = (count - 1) * (count - 2) * products.pow(2).sum() + own.sum().pow(2)
+    found = found - count * (count - 1) * own.pow(2).sum()
+    return found / ((count - 1) * count * (count - 2) * (count - 3))
+
+
 @in_float32
-def cmd(source: Tensor, target: Tensor, /, *, moments: int = 5, bounds: tuple[float, float] = (-1.0, 1.0)) -> Tensor:
+def cmd(
+    source: Tensor,
+    target: Tensor,
+    /,
+    *,
+    moments: int = 5,
+    bounds: tuple[float, float] = (-1.0, 1.0),
+    unbiased: bool = False,
+) -> Tensor:
     """Return the central moment discrepancy: distances of means and of central moments up to order `moments`.
 
+    Args:
+        source: (S, H) rows, with `unbiased` at least 2 * `moments`.
+        target: (R, H) rows, with `unbiased` at least 2 * `moments`.
+        moments: The highest order.
+        bounds: What the values lie between.
+        unbiased: False (biased): the paper's sum of norms, at least 0, above it for equal distributions. True: the sum
+            of *squared* norms, from two halves of the rows; right on average, sometimes negative.
+
     Reference: Zellinger et al. 2017, Central Moment Discrepancy for Domain-Invariant Representation Learning, ICLR.
+    Differs: with `unbiased`, which is what training uses, norms are squared. A norm of a difference has no unbiased
+        estimate, and its gradient has the same length however near zero it is. A squared norm has one: the product of
+        the differences that two halves of the rows (every other row) show, each made of unbiased estimates of the
+        central moments (Fisher's h-statistics).
 
     Raises:
-        InputError: a value lies outside the bounds, which the moments are scaled by.
+        InputError: a value lies outside the bounds, which the moments are scaled by (looked for in the biased form
+            alone: training squashes its rows first, and a GPU would be waited for in every layer).
     """
     low, high = bounds
-    least, most = map(float, torch.cat([source.detach(), target.detach()]).aminmax())
+    width = high - low
+    if unbiased:
+        halves = [_moments(source[start::2], moments) - _moments(target[start::2], moments) for start in (0, 1)]
+        squares = (halves[0] * halves[1]).sum(1)  # (K, H) -> (K,)
+        widths = [width ** (2 * order) for order in range(1, moments + 1)]
+        return torch.stack([square / scale for square, scale in zip(squares, widths, strict=True)]).sum()
+    least, most = torch.stack(torch.cat([source.detach(), target.detach()]).aminmax()).tolist()
     if least < low or most > high:
         raise InputError(
             f"cmd compares bounded rows, and the values go from {least:.3g} to {most:.3g}, outside {low} to {high}. "
             "Squash them first, for example with tanh, or give their bounds."
         )
     means = source.mean(0), target.mean(0)
-    width = high - low
     parts = [torch.linalg.vector_norm(means[0] - means[1]) / width]
     for order in range(2, moments + 1):
         one, two = ((rows - mean).pow(order).mean(0) for rows, mean in zip((source, target), means, strict=True))
         parts.append(torch.linalg.vector_norm(one - two) / width**order)
     return torch.stack(parts).sum()
+
+
+def _moments(rows: Tensor, most: int) -> Tensor:
+    """Return unbiased estimates of the mean and of the central moments of order 2 to `most`: (N, H) -> (most, H).
+
+    That of order k is the mean of (xᵢ - x_j1) … (xᵢ - x_jk) over different rows i and j1 … jk. Products of different
+    rows are made of power sums alone, with Newton's identities.
+    """
+    count, mean = len(rows), rows.mean(0)
+    centred = rows - mean  # the estimates stay the same, powers stay small, and the first power sum is zero
+    powers = [centred.pow(order).sum(0) for order in range(most + 1)]
+    products = [torch.ones_like(mean), torch.zeros_like(mean)]  # per order: summed products of that many different rows
+    found = [mean]
+    for order in range(2, most + 1):
+        terms = [(-1) ** (i - 1) * products[order - i] * powers[i] for i in range(2, order + 1)]
+        products.append(torch.stack(terms).sum(0) / order)
+        parts = [m for m in range(order + 1) if 1 not in (m, order - m)]
+        factors = [
+            (-1) ** m * sum(math.perm(order, n) / math.perm(count, n + 1) for n in range(m, order + 1)) for m in parts
+        ]
+        terms = [factor * products[m] * powers[order - m] for m, factor in zip(parts, factors, strict=True)]
+        found.append(torch.stack(terms).sum(0))
+    return torch.stack(found)
 
 
 @in_float32
@@ -154,18 +241,24 @@ DIVERGENCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType
     {"mmd": mmd, "linear_mmd": linear_mmd, "coral": coral, "cmd": cmd, "energy": energy}
 )
 TRAINED_ON: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {**DIVERGENCES, "mmd": functools.partial(mmd, unbiased=True), "energy": functools.partial(energy, unbiased=True)}
+    {
+        "mmd": functools.partial(mmd, unbiased=True),
+        "linear_mmd": functools.partial(linear_mmd, unbiased=True),
+        "coral": functools.partial(coral, unbiased=True),
+        "cmd": functools.partial(cmd, unbiased=True),
+        "energy": functools.partial(energy, unbiased=True),
+    }
 )
-"""What a loss computes. The biased estimates have an excess for equal distributions that falls when all rows move
-together. A bandwidth that follows the rows keeps it from ever getting small, so step by step it pulls both domains into
-one point, also when they are equal already; the task does not hold against that."""
+"""What a loss trains on: unbiased estimates. The biased ones are positive even for equal distributions, and that excess
+falls when all rows shrink together. So step by step they pull both domains into one point, also when they are equal
+already, and with a bandwidth that follows the rows (mmd) the pull never ends; the task does not hold against that."""
 SQUASHED = frozenset({"cmd"})
 """Divergences that assume bounded values: their rows go through tanh first."""
 
 
 @torch.no_grad()
 def effective_rank(rows: Tensor) -> Tensor:
-    """Return exp of the entropy of the singular values of rows (N, H), as shares of their sum, 1..min(N, H).
+    """Return exp of the entropy of the singular values of rows (..., N, H) as shares of their sum, 1..min(N, H).
 
     Rows are not centred, so that rows that all became one point have rank 1, as rows on one line through 0 have.
 
@@ -176,16 +269,16 @@ def effective_rank(rows: Tensor) -> Tensor:
     """
     with torch.autocast(rows.device.type, enabled=False):
         values = _singular_values(rows) if rows.device.type == "cuda" else torch.linalg.svdvals(rows.float())
-        shares = values / values.sum().clamp(min=torch.finfo(values.dtype).tiny)
-        return torch.exp(torch.special.entr(shares).sum())
+        shares = values / values.sum(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+        return torch.exp(torch.special.entr(shares).sum(-1))
 
 
 def _singular_values(rows: Tensor) -> Tensor:
-    """Return those of rows (N, H) by way of rows · rowsᵀ, in float64 since that squares them.
+    """Return those of rows (..., N, H) by way of rows · rowsᵀ, in float64 since that squares them.
 
     A GPU is slow at decomposing so small a matrix, and a square of at most N by N is cheap on a processor.
     """
-    wide = rows.double() if len(rows) <= rows.shape[1] else rows.double().mT
+    wide = rows.double() if rows.shape[-2] <= rows.shape[-1] else rows.double().mT
     squares: Tensor = torch.linalg.eigvalsh((wide @ wide.mT).cpu())
     return squares.clamp(min=0).sqrt().float().to(rows.device)
 
@@ -249,13 +342,13 @@ class Divergence:
                 f"train.micro_batches cuts the {self.rows} rows that a divergence compares into sets of {found}. "
                 f"Compare at least {LEAST_ROWS} in each: raise method.rows, or set train.micro_batches to 1."
             )
-        parts, ranks = [], []
+        parts, pooled = [], []
         for layer in layers_to_use(self.which, len(source.states) - 1):
             rows = [pool(view.states[layer + 1], view.mask, "mean") for view in (source, target)]  # (S, H), (R, H)
-            ranks.append(effective_rank(torch.cat(rows)))
+            pooled.append(torch.cat(rows).detach())
             rows = [row.tanh() for row in rows] if self.name in SQUASHED else rows
             parts.append(TRAINED_ON[self.name](rows[0], rows[1]))
-        rank = torch.stack(ranks).min()
+        rank = effective_rank(torch.stack(pooled)).min()  # of all layers at once: a GPU is waited for once a step
         if self.least_rank and float(rank) < self.least_rank:
             raise RunError(
                 f"The compared rows have collapsed: their effective rank is {float(rank):.2f}, below "

@@ -26,8 +26,8 @@ class Joint:
         Sun and Saenko 2016, Deep CORAL, ECCV Workshops (coral); Zellinger et al. 2017, Central Moment Discrepancy
         for Domain-Invariant Representation Learning, ICLR (cmd).
     Differs: the layers of a frozen base with an adapter take the place of the top layers of a network that moves as a
-        whole; rows are mean-pooled states; for cmd they go through tanh, which bounds them; mmd and energy are the
-        unbiased estimates.
+        whole; rows are mean-pooled states; for cmd they go through tanh, which bounds them; all are the
+        unbiased estimates, for cmd of the sum of squared norms.
     Reads: source labels, source pool, target pool.
     Assumes: equal class priors in both domains.
     """

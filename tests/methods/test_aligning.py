@@ -261,3 +261,20 @@ def test_every_divergence_has_a_weight_beside_the_cross_entropy():
 def test_layers_that_the_base_does_not_have_are_refused(layers, tiny_base):
     with pytest.raises(InputError, match="the divergence's layers is"):
         estimate(recipe_of(tiny_base("bert"), {"name": "joint", "layers": layers}))
+
+
+@pytest.mark.parametrize("method", ["joint", "dann"])
+def test_methods_that_compare_rows_can_stop_early_with_few_of_them(method, tiny_base):
+    """Only the task's loss is measured: the held-out rows need not be as many as a step compares."""
+    train = {"task": {"epochs": 2, "rows_per_batch": 6, "learning_rate": 1e-2, "patience": 1}}
+    engine, stages = stages_of(tiny_base("bert"), method, train=train)
+    trained = engine.train_or_reuse(stages[-1], {})
+    assert trained.figures["held_out_losses"]
+    few = {**train, "task": {**train["task"], "held_out": 0.3}}
+    with pytest.raises(InputError, match=r"leaves 28 of the 40 rows of 'pool of source' .* reads 32 .*Lower held_out"):
+        estimate(recipe_of(tiny_base("bert"), method, train=few))
+
+
+def test_a_stage_that_only_compares_rows_says_that_it_needs_as_many_held_out(tiny_base):
+    with pytest.raises(InputError, match=r"holds 2 of the 40 rows of 'pool of source' out, .* compares 32 .*patience"):
+        estimate(recipe_of(tiny_base("bert"), "udapter_two_step", train={"fuse": {"tokens": 2500, "patience": 1}}))

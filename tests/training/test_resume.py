@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import gc
+import pickle
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import guidebook.training.engine as engine_module
 import guidebook.training.trainer as trainer_module
@@ -24,7 +28,7 @@ from guidebook.training.engine import HEADS, Engine, Trained
 from guidebook.training.listener import Listener
 from guidebook.training.run import Run
 from guidebook.training.store import COMPLETE, full_disk_explained
-from guidebook.training.trainer import WEIGHTS, StageTrainer
+from guidebook.training.trainer import WEIGHTS, StageTrainer, _only, _Progress
 from tiny import tiny_recipe
 
 
@@ -281,3 +285,75 @@ def test_a_weight_over_time_is_in_the_key_by_its_values(
 
     assert key(lambda done: done) == key(lambda share: share)
     assert key(lambda done: done) != key(lambda done: 1 - done)
+
+
+def test_no_part_of_a_step_waits_for_the_device(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a number from a tensor makes a GPU be waited for: a step's loss is read once, that of a part never."""
+    asked: list[str] = []
+    inside: list[str] = []  # a base's own forward may look at its masks on a processor
+    loss, check = StageTrainer.compute_loss, StageTrainer._check_finite
+    forward = engine_module.StageModel.forward
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten._local_scalar_dense.default and not inside:
+                asked.append("read")
+            return func(*args, **(kwargs or {}))
+
+    def model(self: Any, batch: Any) -> Any:
+        inside.append("model")
+        found = forward(self, batch)
+        inside.clear()
+        return found
+
+    def computed(self: StageTrainer, *args: Any, **kwargs: Any) -> Any:
+        asked.append("part")
+        with Watch():
+            return loss(self, *args, **kwargs)
+
+    def checked(self: StageTrainer) -> None:
+        asked.append("check")
+        with Watch():
+            check(self)
+
+    monkeypatch.setattr(engine_module.StageModel, "forward", model)
+    monkeypatch.setattr(StageTrainer, "compute_loss", computed)
+    monkeypatch.setattr(StageTrainer, "_check_finite", checked)
+    train("watched", train={"micro_batches": 3, "task": {"epochs": 1, "rows_per_batch": 6}, "fuse": {"tokens": 250}})
+    assert asked.count("part") > 6
+    assert asked == ["part", "part", "part", "check", "read"] * (len(asked) // 5)
+
+
+def test_batches_go_to_workers() -> None:
+    assert pickle.loads(pickle.dumps(_only))([{"a": 1}]) == {"a": 1}
+
+
+class Whole(Listener):
+    """Keeps how many tokens a second were told, and of how many in all."""
+
+    def __init__(self) -> None:
+        self.told: list[float] = []
+
+    def advance(self, name: str, done: float, **figures: float) -> None:
+        self.told.append(figures["tokens_per_second"])
+
+
+def test_the_tokens_of_a_stage_are_counted_step_by_step() -> None:
+    """What is told is what a sum over all steps so far would give, also after a resume; a step reads one number."""
+    reads: list[int] = []
+
+    class Tokens(list[int]):
+        def __getitem__(self, item: Any) -> Any:
+            reads.append(1 if isinstance(item, int) else len(range(*item.indices(len(self)))))
+            return super().__getitem__(item)
+
+    tokens, listener = Tokens(range(10, 60)), Whole()
+    plan = SimpleNamespace(step_tokens=tokens, stage=SimpleNamespace(name="s"))
+    progress = _Progress(SimpleNamespace(average=None), plan, listener)
+    state, control = SimpleNamespace(global_step=20, max_steps=50), SimpleNamespace()
+    progress.on_train_begin(None, state, control)
+    for state.global_step in range(21, 51):
+        progress._began = time.monotonic() - 1e6  # so long ago that a moment more does not show
+        progress.on_step_end(None, state, control)
+    assert listener.told == pytest.approx([sum(range(30, 30 + done)) / 1e6 for done in range(1, 31)], rel=1e-4)
+    assert sum(reads) == 30

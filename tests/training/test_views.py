@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from guidebook.data.corpus import read_corpus
 from guidebook.data.domains import Domain
 from guidebook.data.streams import Stream
 from guidebook.losses.contract import Counts, Facts, Reads, View
+from guidebook.losses.contrastive import Contrastive
 from guidebook.losses.language_modelling import LanguageModelling
 from guidebook.losses.task import TaskLoss, task_head
 from guidebook.methods.stage import Stage, Teacher
@@ -254,3 +256,42 @@ def test_training_leaves_the_global_random_states_alone(parts) -> None:
     states = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     engine.train_or_reuse(Stage("t", {"t": TaskLoss(run.source)}, train={"task": None}), {})
     assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+
+
+@pytest.mark.parametrize("parts_of_step", [1, 3, 7])
+def test_a_step_without_a_known_label_is_no_step_and_no_error(parts, parts_of_step) -> None:
+    """As in rounds of pseudo-labels of words, when none in a step is sure enough; other losses go on."""
+    engine, run = parts
+    engine.train = replace(TRAIN, micro_batches=parts_of_step)
+    unknown = replace(run.source, name="unknown", labels=np.full(len(run.source.tokens), -1))
+    stage = Stage("s", {"task": TaskLoss(run.source), "pseudo": TaskLoss(unknown)}, train={"task": None})
+    model, plan = model_of(engine, stage)
+    outs = [model(plan.batch(0, part)) for part in range(parts_of_step)]
+    assert all(float(out["parts"]["pseudo"]) == 0 for out in outs)
+    torch.stack([out["loss"] for out in outs]).sum().backward()
+    found = {name: value.grad.clone() for name, value in model.trainable().items()}
+    assert all(torch.isfinite(value).all() for value in found.values())
+    assert any(value.any() for value in found.values())
+    alone = Stage("s", {"task": TaskLoss(run.source)}, train={"task": None})
+    engine.clear()
+    model, plan = model_of(engine, alone)
+    torch.stack([model(plan.batch(0, part))["loss"] for part in range(parts_of_step)]).sum().backward()
+    for name, value in model.trainable().items():
+        torch.testing.assert_close(value.grad, found[name])
+    engine.clear()
+    model, plan = model_of(engine, Stage("s", {"pseudo": TaskLoss(unknown)}, train={"task": None}))
+    out = model(plan.batch(0))
+    out["loss"].backward()
+    assert not any(value.grad.any() for value in model.trainable().values())
+
+
+def test_a_part_without_rows_of_one_loss_is_no_error(parts) -> None:
+    """A mean over no rows is not a number: a step of fewer rows than parts must not take one."""
+    engine, run = parts
+    engine.train = replace(TRAIN, micro_batches=9)
+    stage = Stage("s", {"lm": LanguageModelling(run.text()), "alike": Contrastive(run.pool("target"))}, {"task": None})
+    model, plan = model_of(engine, stage)
+    for part in range(9):
+        out = model(plan.batch(0, part))
+        assert all(torch.isfinite(value) for value in out["parts"].values())
+        assert torch.isfinite(out["loss"])

@@ -28,6 +28,8 @@ class Stream:
         labels: Class ids, only where they are trained on: one per row, (N,), or one per token, as `tokens.ids`; -1
             where there is none.
         per_token: Whether `labels` are per token.
+        documents: (N,) uint64, the same number for all pieces of one text, in whichever stream; None: every row is a
+            text of its own.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Stream:
     ratios: np.ndarray
     labels: np.ndarray | None = None
     per_token: bool = False
+    documents: np.ndarray | None = None
 
     def labels_of(self, rows: np.ndarray, width: int) -> np.ndarray:
         """Return the labels of some rows: (n,), or (n, width) per token, -1 where there is none."""
@@ -54,7 +57,8 @@ class Stream:
         if labels is not None:
             of_tokens = Tokens(labels, self.tokens.offsets, "") if self.per_token else None
             labels = labels[rows] if of_tokens is None else of_tokens.take(rows).ids.astype(np.int64)
-        return replace(self, tokens=self.tokens.take(rows), owner=self.owner[rows], labels=labels)
+        documents = None if self.documents is None else self.documents[rows]
+        return replace(self, tokens=self.tokens.take(rows), owner=self.owner[rows], labels=labels, documents=documents)
 
     @property
     def fingerprint(self) -> str:
@@ -76,6 +80,11 @@ def seed_for(seed: int, *role: str | int) -> int:
     return xxhash.xxh3_64_intdigest(repr((seed, *role)).encode()) >> 2
 
 
+def document_ids(fingerprint: str, rows: np.ndarray) -> np.ndarray:
+    """Return a number (N,) uint64 for each of the texts `rows` (N,) of a set with that fingerprint."""
+    return rows.astype(np.uint64) + np.uint64(xxhash.xxh3_64_intdigest(fingerprint.encode()))  # wraps around
+
+
 def require_rows(stream: Stream, rows: int) -> None:
     """Raise InputError if a stream has fewer rows than every step shall read of it: some would stand there twice."""
     if len(stream.tokens) < rows:
@@ -88,7 +97,10 @@ def require_rows(stream: Stream, rows: int) -> None:
 def stack_streams(name: str, parts: Sequence[Stream], ratios: np.ndarray) -> Stream:
     """Return one stream of the rows of several, with the given token share for each domain."""
     owner = np.concatenate([np.full(len(part.tokens), index) for index, part in enumerate(parts)])
-    return Stream(name, concatenate([part.tokens for part in parts]), owner, tuple(p.name for p in parts), ratios)
+    known = [part.documents for part in parts if part.documents is not None]
+    documents = np.concatenate(known) if len(known) == len(parts) else None
+    names = tuple(part.name for part in parts)
+    return Stream(name, concatenate([part.tokens for part in parts]), owner, names, ratios, documents=documents)
 
 
 def concatenate(parts: Sequence[Tokens]) -> Tokens:

@@ -20,6 +20,7 @@ __all__ = [
     "chunk",
     "encode",
     "ended",
+    "pieces_of",
     "prompt_ids",
     "read_specials",
     "require_mask",
@@ -135,12 +136,15 @@ def chunk(tokens: Tokens, length: int, specials: Specials) -> Tokens:
 
     The pieces of a document differ by at most one token; an empty document gives none.
     """
-    room = _room(length, specials)
     lengths = tokens.lengths
-    pieces = -(-lengths // room)
-    owner, starts, sizes = _even(lengths, pieces)
+    owner, starts, sizes = _even(lengths, -(-lengths // _room(length, specials)))
     made = f"chunk {length} {specials.before} {specials.after}"
     return _assemble([specials.before, _Pieces(tokens, owner, starts, sizes), specials.after], made)
+
+
+def pieces_of(tokens: Tokens, length: int, specials: Specials) -> np.ndarray:
+    """Return which document (N,) each piece that `chunk` makes is of."""
+    return np.repeat(np.arange(len(tokens)), -(-tokens.lengths // _room(length, specials)))
 
 
 def ended(tokens: Tokens, end: int) -> Tokens:

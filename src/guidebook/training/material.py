@@ -14,8 +14,18 @@ from transformers import PreTrainedTokenizerBase
 from guidebook.data.batches import mixture_ratios
 from guidebook.data.corpus import Corpus, distinct_rows, labels_of
 from guidebook.data.domains import Population
-from guidebook.data.streams import Stream, concatenate, stack_streams
-from guidebook.data.tokens import Specials, Tokens, chunk, encode, ended, read_specials, require_mask, tokenise
+from guidebook.data.streams import Stream, concatenate, document_ids, stack_streams
+from guidebook.data.tokens import (
+    Specials,
+    Tokens,
+    chunk,
+    encode,
+    ended,
+    pieces_of,
+    read_specials,
+    require_mask,
+    tokenise,
+)
 from guidebook.data.words import word_rows
 from guidebook.training.prediction import Rows, make_rows, make_word_rows
 
@@ -71,9 +81,14 @@ class Material:
             tokens, second = self.plain_tokens(population), self.plain_pairs(population)
             parts.append(encode(tokens, second, self.task_length, self.specials))
         owner = np.concatenate([np.full(len(part), index) for index, part in enumerate(parts)])
-        tokens = concatenate(parts)
         return Stream(
-            name, tokens, owner, tuple(p.name for p in populations), np.full(len(parts), 1 / len(parts)), labels
+            name,
+            concatenate(parts),
+            owner,
+            tuple(p.name for p in populations),
+            np.full(len(parts), 1 / len(parts)),
+            labels,
+            documents=np.concatenate([_documents(p, np.arange(len(p.texts))) for p in populations]),
         )
 
     def _tagged(self, name: str, populations: Sequence[Population], tags: np.ndarray) -> Stream:
@@ -84,8 +99,16 @@ class Material:
         if len(tags):
             ends = np.cumsum([len(part.places) for part in parts])[:-1]
             labels = np.concatenate([p.per_token(t) for p, t in zip(parts, np.split(tags, ends), strict=True)])
-        tokens, names = concatenate([part.tokens for part in parts]), tuple(p.name for p in populations)
-        return Stream(name, tokens, owner, names, np.full(len(parts), 1 / len(parts)), labels, per_token=True)
+        return Stream(
+            name,
+            concatenate([part.tokens for part in parts]),
+            owner,
+            tuple(p.name for p in populations),
+            np.full(len(parts), 1 / len(parts)),
+            labels,
+            per_token=True,
+            documents=np.concatenate([_documents(p, part.owner) for p, part in zip(populations, parts, strict=True)]),
+        )
 
     def text(
         self,
@@ -124,13 +147,21 @@ class Material:
             if self.causal and self.end is not None:
                 tokens = ended(tokens, self.end)
             pieces = self.pieces(tokens)
+            of = pieces_of(tokens, self.length, self._frame)
+            documents = _documents(population, rows[of] % len(population.texts))  # both texts of a pair are one row
             owner = np.zeros(len(pieces), np.int64)
-            self._texts[key] = Stream(population.name, pieces, owner, (population.name,), np.ones(1))
+            self._texts[key] = Stream(
+                population.name, pieces, owner, (population.name,), np.ones(1), documents=documents
+            )
         return self._texts[key]
 
     def pieces(self, tokens: Tokens) -> Tokens:
         """Return documents cut into pieces as the base reads them: a causal one, with nothing behind a piece."""
-        return chunk(tokens, self.length, self.specials.opening if self.causal else self.specials)
+        return chunk(tokens, self.length, self._frame)
+
+    @property
+    def _frame(self) -> Specials:
+        return self.specials.opening if self.causal else self.specials
 
     def rows(self, population: Population) -> Rows:
         """Return a population's texts ready to be predicted."""
@@ -159,3 +190,7 @@ class Material:
         if key not in self._plain:
             self._plain[key] = tokenise(texts, self.tokenizer, self._cache)
         return self._plain[key]
+
+
+def _documents(population: Population, rows: np.ndarray) -> np.ndarray:
+    return document_ids(population.fingerprint, rows)

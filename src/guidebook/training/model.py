@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -38,31 +39,69 @@ class StageModel(nn.Module):
         half_life = stage.teacher.half_life * steps if stage.teacher else 0.0
         self.average = Average(self.trainable(), half_life) if half_life else None
         """Averages of what is trained, where the stage has a teacher that is not the model itself."""
+        self._keeps_average = self.average is not None and stage.teacher is not None and stage.teacher.keep
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Return what is trained, by name."""
         return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def kept(self) -> Mapping[str, Tensor]:
+        """Return what the stage leaves, by name: what is trained, or the teacher's average of it."""
+        return self.average.values() if self._keeps_average and self.average is not None else self.trainable()
+
+    @torch.no_grad()
+    def put(self, values: Mapping[str, Tensor]) -> None:
+        """Give what is trained other values, by name."""
+        for name, parameter in self.trainable().items():
+            parameter.copy_(values[name])
+
+    @contextmanager
+    def as_kept(self) -> Iterator[None]:
+        """Run with the weights that the stage leaves while the context lasts."""
+        if not self._keeps_average:
+            yield
+            return
+        own = {name: value.detach().clone() for name, value in self.trainable().items()}
+        self.put(self.kept())
+        try:
+            yield
+        finally:
+            self.put(own)
 
     def rates(self) -> dict[str, float]:
         """Return the learning-rate factor of every module that has one, by name."""
         return {name: factor for loss in self._losses.values() for name, factor in loss.rates.items()}
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return the weighted loss, its named parts (not weighted), and the weighted parts with their graph."""
-        if not len(batch["inputs"]["input_ids"]):  # a step of fewer rows than parts; not every base reads zero rows
-            nothing = torch.stack([0 * value.sum() for value in self.parameters() if value.requires_grad]).sum()
-            parts = dict.fromkeys(self._losses, nothing.detach())
-            return {"loss": nothing, "parts": parts, "weighted": dict.fromkeys(self._losses, nothing)}
+        """Return the weighted loss, its named parts (not weighted), and the weighted parts with their graph.
+
+        Only losses that `batch["views"]` names are computed. One without an item in the whole step, or without a row in
+        this part of it, is zero: a step of pseudo-labels may know no label, a part of a small step may have no row.
+        """
+        losses = {name: self._losses[name] for name in batch["views"]}
+        if not len(batch["inputs"]["input_ids"]):  # not every base reads zero rows
+            nothing = self._nothing()
+            parts = dict.fromkeys(losses, nothing.detach())
+            return {"loss": nothing, "parts": parts, "weighted": dict.fromkeys(losses, nothing)}
         views = self._views(batch)
         parts, weighted = {}, {}
-        for name, loss in self._losses.items():
-            found = loss([views[key] for key in batch["views"][name]])
-            part = found["loss"] / batch["scale"][name]
+        for name, loss in losses.items():
+            given, scale = [views[key] for key in batch["views"][name]], batch["scale"][name]
+            if not scale or not len(given[0].hidden):
+                weighted[name] = self._nothing()
+                parts[name] = weighted[name].detach()
+                continue
+            found = loss(given)
+            part = found["loss"] / scale
             weighted[name] = part * (self._weights[name](batch["fraction"]) if name in self._weights else 1.0)
             parts[name] = part.detach()
             parts |= {f"{name}/{other}": value.detach() for other, value in found.items() if other != "loss"}
         total = torch.stack([value.float() for value in weighted.values()]).sum()
         return {"loss": total, "parts": parts, "weighted": weighted}
+
+    def _nothing(self) -> Tensor:
+        """Return a zero that what is trained has a gradient of, zero too."""
+        return torch.stack([0 * value.sum() for value in self.trainable().values()]).sum()
 
     def _views(self, batch: dict[str, Any]) -> dict[str, View]:
         """Return every view of the batch: one forward for the model's own, one for the teacher's."""

@@ -34,11 +34,16 @@ def wait() -> None:
 
 def agree(flag: bool) -> bool:
     """Return the first process's flag in every process: clocks differ, decisions must not."""
+    return bool(of_first(float(flag)))
+
+
+def of_first(value: float) -> float:
+    """Return the first process's number in every process, so that what is decided by it is the same everywhere."""
     if count() == 1:
-        return flag
-    value = torch.tensor([float(flag)], device="cuda" if torch.cuda.is_available() else "cpu")
-    distributed.broadcast(value, src=0)
-    return bool(value.item())
+        return value
+    shared = torch.tensor([value], dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu")
+    distributed.broadcast(shared, src=0)
+    return float(shared.item())
 
 
 def mean(values: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -202,9 +203,7 @@ class Run:
             tags[rows] = labels
             return self._material.labelled(name, (self._target,), tags)
         pool = self.pool("target")
-        return Stream(
-            name, pool.tokens.take(rows), pool.owner[rows], pool.domains, pool.ratios, labels.astype(np.int64)
-        )
+        return replace(pool.take(rows), name=name, labels=labels.astype(np.int64))
 
     def texts(self, which: Literal["source", "target"]) -> list[str]:
         """Return the raw texts of the source's or this target's pool."""

@@ -20,8 +20,9 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 from guidebook.data.streams import Stream, seed_for
 from guidebook.errors import InputError
-from guidebook.losses.contract import Loss
+from guidebook.losses.contract import Loss, Reads
 from guidebook.methods.stage import Stage
+from guidebook.training import processes
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
 from guidebook.training.teacher import evaluating
@@ -29,40 +30,90 @@ from guidebook.training.teacher import evaluating
 LOSS = "held_out_loss"
 MOST_ROWS = 512
 """Rows of a stream that are held out at most: enough to see a loss fall, few enough to be read twenty times."""
+WHERE = "under train.fuse or train.task."
 MEASUREMENTS = 20
 """How often the loss is measured in a whole stage."""
 
 
 def hold_out(stage: Stage, share: float, seed: int) -> tuple[Stage, Stage]:
-    """Return the stage on the rows that are trained on, and the same stage on a share of its rows held out of them.
+    """Return the stage on the rows that are trained on, and its first loss on rows held out of them.
 
-    Every stream gives the same share of each of its domains, at most `MOST_ROWS` rows in all.
+    Whole documents are held out: pieces of one stand on one side, and what is held out of the first loss's streams is
+    not trained on in any other stream of the stage either. Every domain gives the same share of its rows, at most
+    `MOST_ROWS` in all.
 
     Raises:
-        InputError: a stream has too few rows to hold any out.
+        InputError: a stream has too few rows or documents to hold any out.
     """
-    streams = {read.stream.name: read.stream for loss in stage.losses.values() for read in loss.reads}
-    held = {name: held_rows(stream, share, seed_for(seed, "held out", name)) for name, stream in streams.items()}
-    rest = {name: stream.take(np.flatnonzero(~held[name])) for name, stream in streams.items()}
-    out = {name: stream.take(np.flatnonzero(held[name])) for name, stream in streams.items()}
-    return _on(stage, rest), _on(stage, out)
+    reads = {read.stream.name: read for loss in stage.losses.values() for read in loss.reads}
+    first, measured = next(iter(stage.losses.items()))
+    watched = dict.fromkeys(read.stream.name for read in measured.reads)
+    held = {name: held_rows(reads[name].stream, share, seed_for(seed, "held out", name)) for name in watched}
+    apart = [ids[held[name]] for name in watched if (ids := reads[name].stream.documents) is not None]
+    rest, out = {}, {}
+    for name, read in reads.items():
+        taken = held.get(name, np.zeros(len(read.stream.tokens), dtype=bool))
+        if read.stream.documents is not None and apart:
+            taken = taken | np.isin(read.stream.documents, np.concatenate(apart))
+        rest[name] = read.stream.take(np.flatnonzero(~taken))
+        if name in watched:
+            rows = np.flatnonzero(held[name])
+            out[name] = read.stream.take(rows[:: -(-len(rows) // MOST_ROWS)])  # of a long document every nth piece
+        _check_enough(read, rest[name], out.get(name))
+    labels = [stream.labels for stream in out.values() if stream.labels is not None]
+    if measured.counts == "labels" and not any((known >= 0).any() for known in labels):
+        raise InputError(
+            f"None of the rows of {', '.join(map(repr, out))} that early stopping holds out has a label: there is no "
+            f"loss to watch. Raise held_out, or leave out patience, {WHERE}"
+        )
+    return _on(stage, rest), _on(dataclasses.replace(stage, losses={first: measured}, weights={}), out)
 
 
 def held_rows(stream: Stream, share: float, seed: int) -> np.ndarray:
-    """Return which of the rows (N,) are held out."""
+    """Return which of the rows (N,) are held out: whole documents, drawn in each domain until its share is full.
+
+    Where every document is longer than that, the shortest one is held out, if it is no more than `share` of all rows.
+
+    Raises:
+        InputError: it is more, or there is one document.
+    """
     rows = len(stream.tokens)
-    share = min(share, MOST_ROWS / max(rows, 1))
-    held = np.zeros(rows, dtype=bool)
+    ids = np.arange(rows, dtype=np.uint64) if stream.documents is None else stream.documents
+    names, of_row, sizes = np.unique(ids, return_inverse=True, return_counts=True)
+    capped = min(share, MOST_ROWS / max(rows, 1))
+    chosen = np.zeros(len(names), dtype=bool)
     rng = np.random.default_rng(seed)
     for domain in range(len(stream.domains)):
-        own = np.flatnonzero(stream.owner == domain)
-        held[rng.permutation(own)[: int(share * len(own))]] = True
-    if not held.any():
+        own = np.unique(of_row[stream.owner == domain])
+        room = int(capped * int(sizes[own].sum()))
+        drawn = rng.permutation(own[sizes[own] <= room])
+        chosen[drawn[np.cumsum(sizes[drawn]) <= room]] = True
+    if not chosen.any() and len(names) > 1 and int(sizes.min()) <= share * rows:
+        chosen[int(sizes.argmin())] = True
+    if not chosen.any():
         raise InputError(
-            f"The {rows:,} rows of {stream.name!r} are too few to hold out a share of {share:g} for early stopping. "
-            "Raise held_out, or leave out patience, under train.fuse or train.task."
+            f"The {rows:,} rows of {stream.name!r}, of {len(names):,} documents, are too few to hold out a share of "
+            f"{share:g} for early stopping: whole documents are held out, and the shortest has "
+            f"{int(sizes.min(initial=rows)):,} rows. Raise held_out, give more documents, or leave out patience, "
+            f"{WHERE}"
         )
-    return held
+    found: np.ndarray = chosen[of_row]
+    return found
+
+
+def _check_enough(read: Reads, rest: Stream, out: Stream | None) -> None:
+    """Raise InputError if every step reads more rows of a stream than are left of it, or than were held out of it."""
+    needed, rows, name = read.rows or 1, len(read.stream.tokens), read.stream.name
+    if (left := len(rest.tokens)) < needed:
+        raise InputError(
+            f"Early stopping leaves {left:,} of the {rows:,} rows of {name!r} to train on, and every step reads "
+            f"{needed} different ones. Lower held_out, give more texts, or leave out patience, {WHERE}"
+        )
+    if out is not None and (held := len(out.tokens)) < needed:
+        raise InputError(
+            f"Early stopping holds {held:,} of the {rows:,} rows of {name!r} out, and its loss compares {needed} "
+            f"different ones. Raise held_out, give more texts, or leave out patience, {WHERE}"
+        )
 
 
 def _on(stage: Stage, streams: Mapping[str, Stream]) -> Stage:
@@ -95,7 +146,10 @@ def waited(losses: Sequence[float]) -> int:
 
 
 class EarlyStopping(TrainerCallback):  # type: ignore[misc]
-    """Measures a stage's first loss on held-out rows at equal distances, keeps the best weights, stops the stage."""
+    """Measures a stage's first loss on held-out rows at equal distances, keeps the best weights, stops the stage.
+
+    Both the loss and the weights are those that the stage leaves: a teacher's averages, where it keeps them.
+    """
 
     def __init__(self, model: StageModel, held_out: StagePlan, patience: int, steps: int) -> None:
         self.log: Callable[[dict[str, float]], None]  # set by the trainer
@@ -109,15 +163,12 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
     def best(self) -> dict[str, Tensor]:
         """The weights at the lowest loss so far, for checkpoints; before the first measurement, those at the start."""
         if not self._best:
-            self._best = {name: value.detach().clone() for name, value in self._model.trainable().items()}
+            self._best = {name: value.detach().clone() for name, value in self._model.kept().items()}
         return {f"best.{name}": value for name, value in self._best.items()}
 
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put the best weights back into the model."""
-        best = self.best
-        for name, value in self._model.trainable().items():
-            value.copy_(best[f"best.{name}"])
+    def kept(self) -> dict[str, Tensor]:
+        """Return the best weights by name: what the stage leaves."""
+        return {name.removeprefix("best."): value for name, value in self.best.items()}
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -125,12 +176,14 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
         """Measure, remember, decide."""
         if state.global_step % self._every and state.global_step < state.max_steps:
             return control
-        self.log({LOSS: held_out_loss(self._model, self._held_out, bf16=args.bf16)})
+        with self._model.as_kept():
+            loss = held_out_loss(self._model, self._held_out, bf16=args.bf16)
+        self.log({LOSS: processes.of_first(loss)})  # processes that round otherwise must not stop at different steps
         losses = measured(state.log_history)
         if is_best(losses):
             best = self.best
             with torch.no_grad():
-                for name, value in self._model.trainable().items():
+                for name, value in self._model.kept().items():
                     best[f"best.{name}"].copy_(value)
         if waited(losses) >= self._patience:
             control.should_training_stop = True
@@ -153,4 +206,4 @@ def held_out_loss(model: StageModel, plan: StagePlan, *, bf16: bool) -> float:
             count = float(batch["scale"][name])
             total += float(model(batch)["parts"][name]) * count
             items += count
-    return total / max(items, 1.0)
+    return total / items if items else float("nan")

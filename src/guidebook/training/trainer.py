@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from guidebook.errors import InputError, RunError, nearest
 from guidebook.training import processes
@@ -61,30 +61,24 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         self._sums: dict[str, Tensor] = {}
         self._shares: dict[str, float] = {}
         self._seen = 0
+        self._step_loss: Tensor | None = None
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=plan,
-            data_collator=lambda items: items[0],
-            callbacks=[*([stopping] if stopping else []), _Progress(model, plan, listener)],
+            data_collator=_only,
+            # what is measured is what is kept: the teacher moves before that
+            callbacks=[_Progress(model, plan, listener, self._check_finite), *([stopping] if stopping else [])],
         )
         self._stopping = stopping
         if stopping is not None:
             stopping.log = self.log
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Return the loss of one part of a step.
-
-        Raises:
-            RunError: it is not finite; nothing was updated and the last complete checkpoint stays.
-        """
+        """Return the loss of one part of a step."""
         out = model(inputs)
-        if not math.isfinite(float(out["loss"].detach())):
-            bad = [name for name, value in out["parts"].items() if not math.isfinite(float(value))]
-            raise RunError(
-                f"The loss is not finite at step {self.state.global_step + 1} (part {', '.join(bad) or 'loss'}). "
-                "The last complete checkpoint is kept. Lower the learning rate, or use train.dtype=float32."
-            )
+        done = out["loss"].detach()
+        self._step_loss = done if self._step_loss is None else self._step_loss + done
         for name, value in out["parts"].items():
             self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value
         self._seen += 1
@@ -92,6 +86,21 @@ class StageTrainer(Trainer):  # type: ignore[misc]
             self._shares = self._gradient_shares(out["weighted"])
         loss: Tensor = out["loss"]
         return loss
+
+    def _check_finite(self) -> None:
+        """Look at a whole step's loss before the step is taken: once a step, since a GPU has to be waited for.
+
+        Raises:
+            RunError: it is not finite; nothing was updated and the last complete checkpoint stays.
+        """
+        finite = self._step_loss is None or math.isfinite(float(self._step_loss))
+        self._step_loss = None
+        if not finite:
+            bad = [name for name, value in self._sums.items() if not math.isfinite(float(value))]
+            raise RunError(
+                f"The loss is not finite at step {self.state.global_step + 1} (part {', '.join(bad) or 'loss'}). "
+                "The last complete checkpoint is kept. Lower the learning rate, or use train.dtype=float32."
+            )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of every named part since the last log, and each part's share of the gradient."""
@@ -160,14 +169,23 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         processes.wait()
 
 
+def _only(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the one item of a list, which is a whole batch already; a named function, so that workers can have it."""
+    return items[0]
+
+
 class _Progress(TrainerCallback):  # type: ignore[misc]
     """Moves the teacher, tells the listener how far the stage is, and asks for a checkpoint when its time has come."""
 
-    def __init__(self, model: StageModel, plan: StagePlan, listener: Listener) -> None:
+    def __init__(
+        self, model: StageModel, plan: StagePlan, listener: Listener, check: Callable[[], None] = lambda: None
+    ) -> None:
         self._model = model
         self._plan = plan
         self._listener = listener
+        self._check = check
         self._tokens = plan.step_tokens
+        self._done = 0
         self.checkpoint_seconds = 60.0
         self._loss: float | None = None
 
@@ -175,7 +193,12 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._began = self._saved = time.monotonic()
-        self._first = state.global_step
+        self._done = 0  # tokens since then
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._check()
 
     def on_log(
         self,
@@ -193,8 +216,8 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         if self._model.average is not None:
             self._model.average.update(self._model.trainable())
         now = time.monotonic()
-        done = sum(self._tokens[self._first : state.global_step])
-        figures = {"tokens_per_second": done / max(now - self._began, 1e-9)}
+        self._done += self._tokens[state.global_step - 1]
+        figures = {"tokens_per_second": self._done / max(now - self._began, 1e-9)}
         if self._loss is not None:
             figures["loss"] = self._loss
         self._listener.advance(self._plan.stage.name, state.global_step, **figures)
@@ -281,9 +304,7 @@ def train_plan(
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, _Progress):
             callback.checkpoint_seconds = checkpoint_seconds
-    trainer.callback_handler.callbacks = [
-        item for item in trainer.callback_handler.callbacks if type(item).__name__ != "PrinterCallback"
-    ]
+    trainer.remove_callback(PrinterCallback)
     arguments.run_name = arguments.run_name or f"{plan.stage.name}-{folder.stem[:12]}"
     if (logs := place_logs(trainer, folder.parent, arguments.run_name)) is not None:
         listener.note(f"{plan.stage.name}: tensorboard --logdir {logs}")
@@ -292,12 +313,7 @@ def train_plan(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
         close_runs(before)
-    if stopping is not None:
-        stopping.restore()
-    if plan.stage.teacher is not None and plan.stage.teacher.keep and model.average is not None:
-        with torch.no_grad():
-            for name, value in model.trainable().items():
-                value.copy_(model.average.values()[name])
+    model.put(model.kept() if stopping is None else stopping.kept())
     first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     seconds = time.monotonic() - began
     steps = trainer.state.global_step

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -300,7 +301,7 @@ def test_every_process_decides_by_the_first_one_s_loss(fuse, monkeypatch):
     """This process's own loss falls for ever; the first one's rises, and that is what stops the stage."""
     monkeypatch.setattr(stopping, "held_out_loss", lambda model, plan, bf16: 0.0)
     rising = iter(range(100))
-    monkeypatch.setattr(stopping.processes, "of_first", lambda value: float(next(rising)))
+    monkeypatch.setattr(stopping, "processes", SimpleNamespace(of_first=lambda value: float(next(rising))))
     trained, _ = fuse("second", patience=3)
     assert trained.figures["held_out_losses"] == [0, 1, 2, 3]
     assert trained.figures["stopped_early"]

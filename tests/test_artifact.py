@@ -156,8 +156,8 @@ def test_the_oracles_artifact_is_one_model_and_not_parts_of_two(books: Any) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"texts": "one"}, "found one string"),
-        ({"texts": ["a", 5]}, "text 2 is 5, expected a string"),
+        ({"texts": "one"}, "texts is one string"),
+        ({"texts": ["a", 5]}, "texts row 2 is 5, expected a string"),
         ({"texts": ["a"], "domain": ["all", "all"]}, "1 texts, but 2 domains"),
         ({"texts": ["a"], "domain": "kitchn"}, "No guidebook for 'kitchn'. Did you mean 'kitchen'?"),
         ({"texts": ["a"], "text_pairs": ["b"]}, "reads single texts"),

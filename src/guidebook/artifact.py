@@ -14,6 +14,7 @@ from torch import nn
 
 from guidebook.adapters.host import Host
 from guidebook.adapters.union import kind_name
+from guidebook.data.in_memory import column_of, texts_of
 from guidebook.data.tags import words_of
 from guidebook.errors import InputError, nearest
 from guidebook.training.engine import head_from
@@ -87,7 +88,8 @@ class Guidebook:
             InputError: an unknown domain, or several to choose from.
         """
         texts, text_pairs = self._checked(texts, text_pairs)
-        wanted = list(domain) if isinstance(domain, list | tuple | np.ndarray) else [domain] * len(texts)
+        one = domain is None or isinstance(domain, str | Path)
+        wanted = [domain] * len(texts) if one else list(column_of(domain, "domain"))
         if len(wanted) != len(texts):
             raise InputError(
                 f"{len(texts)} texts, but {len(wanted)} domains. Give one domain per text, or one for all."
@@ -117,14 +119,9 @@ class Guidebook:
 
     def _checked(self, texts: Sequence[str], text_pairs: Sequence[str] | None) -> tuple[list[str], list[str] | None]:
         """Return texts and pairs as lists, if they are what the task reads."""
-        if isinstance(texts, str) or isinstance(text_pairs, str):
-            raise InputError("predict takes a list of texts, found one string. Write [text].")
         if self.words:
-            texts = [" ".join(words_of(text)) for text in texts]
-        first, second = list(texts), None if text_pairs is None else list(text_pairs)
-        for row, text in enumerate([*first, *(second or ())]):
-            if not isinstance(text, str):
-                raise InputError(f"text {row % max(len(first), 1) + 1} is {text!r}, expected a string.")
+            texts = [" ".join(words_of(text)) for text in column_of(texts, "texts")]
+        first, second = texts_of(texts, "texts"), None if text_pairs is None else texts_of(text_pairs, "text_pairs")
         if self.meta["task"]["pairs"] and second is None:
             raise InputError("This guidebook reads pairs of texts. Give text_pairs, one per text.")
         if not self.meta["task"]["pairs"] and second is not None:
@@ -137,6 +134,8 @@ class Guidebook:
         """Return (guidebook, variant) of a domain."""
         if domain is None:
             return next(iter(self._books)), BASE_VARIANT
+        if not isinstance(domain, str):
+            raise InputError(f"domain is {domain!r}, expected a name, or None for the base. Known: {self.domains}.")
         if domain in self._books:
             facts = self._books[domain][1]
             own = facts["serves"].get(domain, domain if domain in facts["variants"] else None)
@@ -184,9 +183,8 @@ class Guidebook:
         Raises:
             InputError: not a causal base, an unknown domain, a prompt that leaves no room.
         """
-        if isinstance(prompts, str):
-            raise InputError("generate takes a list of prompts, found one string. Write [prompt].")
-        return write(self.wear(domain), list(prompts), sampling or Sampling(), on_text)
+        texts = texts_of(prompts, "prompts")
+        return write(self.wear(domain), texts, sampling or Sampling(), on_text)
 
     def wear(self, domain: Any = "auto") -> Host:
         """Return the base with a domain's adapters switched on; None: with all of them off."""

@@ -6,6 +6,7 @@ from guidebook.adapters.feasible import check_base
 from guidebook.adapters.host import Host
 from guidebook.data.corpus import Corpus, read_corpus
 from guidebook.data.documents import Split, read_documents_corpus
+from guidebook.data.domains import require_source
 from guidebook.data.population import Population
 from guidebook.errors import InputError
 from guidebook.recipe import Recipe
@@ -89,8 +90,7 @@ def read(recipe: Recipe) -> Corpus:
         held = (task.validation_split_ratio, task.split_seed, task.group)
         split = Split(*held, task.max_train_documents, task.max_validation_documents)
         return read_documents_corpus(recipe.targets, recipe.general, split)
-    if not recipe.source:
-        raise InputError("The recipe has no source. Name labelled data: `source: books.csv` or --source books.csv.")
+    require_source(recipe.source)
     return read_corpus(
         recipe.source,
         recipe.targets,

@@ -17,8 +17,9 @@ from guidebook.adapters.feasible import check_base, check_training
 from guidebook.adapters.known import anchored_base, saw_of
 from guidebook.adapters.presets import KINDS
 from guidebook.adapters.union import Union
-from guidebook.data.domains import Domain, domain_from
+from guidebook.data.domains import Domain, domain_from, require_source
 from guidebook.data.hub import HUB
+from guidebook.data.in_memory import refuse_broken
 from guidebook.errors import InputError, nearest
 from guidebook.methods import METHODS
 from guidebook.tasks import TASKS
@@ -68,7 +69,7 @@ class Recipe:
     Loose values are accepted and made strict: a path for a domain, a name for a method, a mapping for a kind.
 
     Raises:
-        InputError: an unknown key or name, a value of the wrong type, no source.
+        InputError: an unknown key or name, a value of the wrong type.
 
     >>> Recipe(source="books.csv", targets=["kitchen.csv"]).targets[0].name
     'kitchen'
@@ -108,7 +109,8 @@ class Recipe:
             object.__setattr__(self, name, value)
 
         for name in DOMAINS:
-            put(name, tuple(_domain(item, name, index) for index, item in enumerate(_listed(getattr(self, name)))))
+            items = _listed(getattr(self, name))
+            put(name, tuple(domain_from(item, f"{name}{index or ''}") for index, item in enumerate(items)))
         put("base", _base(self.base))
         put("seed", _seed(self.seed))
         put("base_saw", tuple(_listed(self.base_saw if self.base_saw is not None else saw_of(self.base))))
@@ -154,10 +156,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = (), flags: Mapping
     if "compare" in content:
         raise InputError(f"{place}`compare:` is for many runs: guidebook compare. Leave it out to adapt once.")
     recipe = recipe_from(content, place)
-    if not recipe.source and recipe.task.labelled:
-        raise InputError(
-            f"{place}the recipe has no source. Name labelled data: `source: books.csv` or --source books.csv."
-        )
+    if recipe.task.labelled:
+        require_source(recipe.source, place)
     return recipe
 
 
@@ -179,6 +179,7 @@ def recipe_from(content: Mapping[str, Any], place: str = "") -> Recipe:
     Raises:
         InputError: an unknown key, or a value that is refused.
     """
+    refuse_broken(content, f"{place}the recipe")
     known = [field.name for field in dataclasses.fields(Recipe)]
     for key in content:
         if key not in known:
@@ -197,7 +198,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         known = [item.name for item in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
         raise InputError(f"{path}: there is no such recipe.{nearest(path.name, known)}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not a YAML file: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected `key: value` lines at the top, found {type(content).__name__}.")
@@ -244,7 +245,7 @@ def change(content: dict[str, Any], override: str) -> None:
         place = place[part]
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{override!r}: {text!r} is not a YAML value.") from error
     place[last] = _number(value)
 
@@ -271,13 +272,9 @@ def _listed(value: Any) -> list[Any]:
         return []
     if isinstance(value, str | Path | Mapping | Domain):
         return [value]
-    if not isinstance(value, Iterable):
+    if not isinstance(value, Iterable) or getattr(value, "ndim", 1) != 1:
         raise InputError(f"{value!r} is neither a domain nor a list of domains. Give a path, or {{path: …}}.")
     return list(value)
-
-
-def _domain(value: Any, field: str, index: int) -> Domain:
-    return domain_from(value, default_name=f"{field}{index}" if index else field)
 
 
 def _base(value: Any) -> str:

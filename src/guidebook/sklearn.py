@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from guidebook.data.in_memory import texts_of
 from guidebook.data.labels import normalise_column
 from guidebook.errors import InputError
 from guidebook.methods import WITHOUT_A_MODEL
@@ -163,26 +164,6 @@ def names_of(classes: np.ndarray) -> list[str]:
     names = [str(label) for label in classes.tolist()]
     unchanged = normalise_column(names) == names and len(set(names)) == len(names)
     return names if unchanged else [f"class {index}" for index in range(len(names))]
-
-
-def texts_of(rows: Any, name: str) -> list[str]:
-    """Return texts as a list.
-
-    Raises:
-        InputError: one string, a table of several columns, or something that is not a string in it.
-
-    >>> texts_of(np.array(["a", "b"], dtype=object), "X")
-    ['a', 'b']
-    """
-    if isinstance(rows, str):
-        raise InputError(f"{name} is one string, expected a list of texts. Write [text].")
-    if getattr(rows, "ndim", 1) != 1:
-        raise InputError(f"{name} has the shape {rows.shape}, expected one column of texts. Choose it: {name}['text'].")
-    texts = rows.tolist() if hasattr(rows, "tolist") else list(rows)
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"{name} row {row + 1} is {text!r}, expected a string. Give one text per row.")
-    return texts
 
 
 def _domain(value: Sequence[str] | Domain, name: str) -> Domain:

@@ -158,7 +158,7 @@ def domain_of(file: Path, words: Sequence[str]) -> Domain:
             place = place.setdefault(part, {})
         try:
             place[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(f"{word!r}: {text!r} is not a YAML value.") from error
     return domain_from(content)
 

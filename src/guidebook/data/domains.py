@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,14 @@ import numpy as np
 
 from guidebook.data.columns import Columns
 from guidebook.data.describe import describe
+from guidebook.data.files import bare_suffix
 from guidebook.data.fingerprints import hash_texts
+from guidebook.data.hub import HUB
+from guidebook.data.in_memory import BROKEN, column_of, is_broken, is_missing
 from guidebook.data.labels import LabelSet
 from guidebook.data.population import HiddenLabels, Population, select_rows, split_rows
 from guidebook.data.read import Table, read_table, stem
+from guidebook.data.readers import READERS
 from guidebook.data.tags import TagSet, words_of
 from guidebook.errors import InputError, nearest
 
@@ -30,9 +35,14 @@ __all__ = [
     "load_sources",
     "load_target",
     "load_text",
+    "require_source",
     "select_rows",
     "split_rows",
 ]
+
+LONGEST_NAME = 255  # bytes of a file's name, at most, wherever there is a file system
+ENDS = tuple(".!?…。！？")
+"""How sentences end and names of files do not."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,16 @@ class Domain:
     test: Domain | None = None
     """Other rows of the domain for the final evaluation; without it the domain's own rows are evaluated."""
 
+    def __post_init__(self) -> None:
+        """Take columns of data frames, arrays and generators for the lists that they are.
+
+        Raises:
+            InputError: a table or a mapping where a column is expected.
+        """
+        for name in ("texts", "text_pairs", "labels"):
+            if (values := getattr(self, name)) is not None:
+                object.__setattr__(self, name, column_of(values, f"domain {self.name!r}: {name}"))
+
 
 def domain_from(value: str | Path | Mapping[str, Any] | Domain, default_name: str | None = None) -> Domain:
     """Return the domain that a path or a mapping of its fields stands for; its name defaults to the file's stem.
@@ -76,6 +96,7 @@ columns=Columns(text=None, text_pair=None, label=None), test=None)
     if isinstance(value, Domain):
         domain = value
     elif isinstance(value, str | Path):
+        _refuse_text_for_path(str(value))
         domain = Domain(stem(Path(value)), path=str(value))
     elif isinstance(value, Mapping):
         domain = _from_mapping(value, default_name)
@@ -83,6 +104,18 @@ columns=Columns(text=None, text_pair=None, label=None), test=None)
         raise InputError(f"{value!r} is not a domain. Give a path, a mapping with `path:`, or a guidebook.Domain.")
     _refuse_wrong_fields(domain)
     return domain
+
+
+def _refuse_text_for_path(value: str) -> None:
+    """Raise InputError where a text stands in the place of a path to texts."""
+    if value.startswith(HUB) or bare_suffix(Path(value)) in READERS or os.path.exists(value):
+        return
+    if len(value.split()) > 1 or len(value) > LONGEST_NAME or value[-1:] in ENDS:
+        shown = value if len(value) <= 40 else f"{value[:40]}…"
+        raise InputError(
+            f"{shown!r} is neither a file nor a folder. Name one; texts in memory are a domain: "
+            "Domain('kitchen', texts), or {name: kitchen, texts: […]}."
+        )
 
 
 def _from_mapping(value: Mapping[str, Any], default_name: str | None) -> Domain:
@@ -128,8 +161,6 @@ def _refuse_wrong_fields(domain: Domain) -> None:
         if domain.labels is not None or domain.text_pairs is not None:
             raise InputError(f"{place}: labels or text_pairs in memory beside a path. Name them under columns instead.")
         return
-    if isinstance(domain.texts, str):
-        raise InputError(f"{place}: texts is one string, expected a list of texts. For a file write path=.")
     if domain.where or domain.columns != Columns():
         raise InputError(f"{place}: where and columns choose from a file, but the texts are in memory. Leave them out.")
     for name, column in (("text_pairs", domain.text_pairs), ("labels", domain.labels)):
@@ -137,6 +168,14 @@ def _refuse_wrong_fields(domain: Domain) -> None:
             raise InputError(f"{place}: {len(column):,} {name} for {len(domain.texts):,} texts. Give one per text.")
     if domain.test is not None:
         _refuse_wrong_fields(domain.test)
+
+
+def require_source(sources: Sequence[Domain], place: str = "") -> None:
+    """Raise InputError where no labelled domain is named; `place` stands before the message."""
+    if not sources:
+        raise InputError(
+            f"{place}the recipe has no source. Name labelled data: `source: books.csv` or --source books.csv."
+        )
 
 
 def load_source(domain: Domain, declared_labels: Sequence[object] | None = None) -> tuple[Population, LabelSet]:
@@ -192,6 +231,8 @@ def _read(domain: Domain, *, labels: bool = True, words: bool = False, documents
                 raise InputError(
                     f"domain {domain.name!r} row {row + 1}: {text!r} is not a string. Give texts as strings."
                 )
+            if is_broken(text):
+                raise InputError(f"domain {domain.name!r} row {row + 1}: the text {BROKEN}")
     if not kept:
         raise InputError(f"domain {domain.name!r}: no texts in {len(texts):,} rows. Give at least one text.")
     return Table(
@@ -211,15 +252,15 @@ def _as_texts(domain: Domain) -> list[str]:
     found = []
     for row, value in enumerate(domain.texts or (), 1):
         try:
-            found.append(" ".join(words_of(value)))
+            found.append(" ".join(() if is_missing(value) else words_of(value)))
         except InputError as error:
             raise InputError(f"domain {domain.name!r} row {row}: {error} Give a list of words, or a text.") from error
     return found
 
 
 def _is_empty(text: object) -> bool:
-    """Whether a text in memory is missing (None, or the NaN of a data frame) or blank."""
-    return text is None or text != text or (isinstance(text, str) and not text.strip())  # noqa: PLR0124
+    """Whether a text in memory is missing or blank."""
+    return not text.strip() if isinstance(text, str) else is_missing(text)
 
 
 def _source_labels(domain: Domain, table: Table) -> list[object]:
@@ -246,10 +287,6 @@ def _population(domain: Domain, table: Table, role: str) -> Population:
         hidden = HiddenLabels(table.labels)
     elif role == "target" and domain.labels is not None:
         hidden = HiddenLabels(domain.labels, [line - 1 for line in table.lines])
-    try:
-        fingerprint = hash_texts(table.texts, table.text_pairs)
-    except UnicodeEncodeError as error:
-        raise InputError(_broken_text(domain, table)) from error
     return Population(
         name=domain.name,
         role=role,
@@ -261,7 +298,7 @@ def _population(domain: Domain, table: Table, role: str) -> Population:
         path=table.path,
         columns=table.columns,
         dropped={"empty text": table.empty} if table.empty else {},
-        fingerprint=fingerprint,
+        fingerprint=hash_texts(table.texts, table.text_pairs),
     )
 
 
@@ -286,14 +323,3 @@ def _labelled(population: Population, table: Table, raw: Sequence[object], label
     dropped = {**population.dropped, **({"no label": missing} if missing else {})}
     full = dataclasses.replace(population, labels=ids, label_names=label_set.names, dropped=dropped)
     return select_rows(full, np.flatnonzero(ids >= 0))
-
-
-def _broken_text(domain: Domain, table: Table) -> str:
-    for row, line in enumerate(table.lines):
-        for text in (table.texts[row], table.text_pairs[row] if table.text_pairs is not None else ""):
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                place = f"{table.path or f'domain {domain.name!r}'} {table.unit} {line}"
-                return (
-                    f"{place}: the text holds half of a surrogate pair (a cut emoji). Write it again as valid Unicode."
-                )
-    return f"{table.path or domain.name}: a text is not valid Unicode."

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from guidebook.data.in_memory import BROKEN, is_broken, is_missing
 from guidebook.errors import InputError, nearest
 
 NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?")  # a zero-padded code such as "007" is a word, not a number
@@ -32,13 +33,15 @@ def normalise(value: object) -> str | None:
         return str(int(value))
     if isinstance(value, str):
         text = value.strip()
+        if is_broken(text):
+            raise InputError(f"label {text!r} {BROKEN}")
         if NUMBER.fullmatch(text):
             text = str(int(text)) if "." not in text else _number(float(text))
         return None if text == "-1" or text.casefold() in ("", "nan") else text
     if isinstance(value, int | float):
         text = _number(value)
         return None if text in ("-1", "nan") else text
-    if value is None:
+    if is_missing(value):
         return None
     raise InputError(f"label {value!r} is a {type(value).__name__}, expected text or a number. Give one label per row.")
 

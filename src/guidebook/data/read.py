@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from guidebook.data.columns import ALIASES, Columns, choose_columns, plain
+from guidebook.data.in_memory import CUT, is_broken
 from guidebook.data.labels import WORDS, normalise
 from guidebook.data.places import open_place, stem
 from guidebook.data.readers import READERS
@@ -128,6 +129,8 @@ def _join_words(problems: Problems, rows: _Rows, chosen: Columns, numbers: Seque
             except InputError as error:
                 problems.add(numbers[row], f"{name}: {error}")
                 words = ()
+            if any(map(is_broken, words)):
+                problems.add(numbers[row], f"the {name} {CUT}")
             made.append(None if value is None else " ".join(words) if join else words)
         rows.cells[name] = made
     problems.report("Give lists of words and of tags, or texts that white space divides.")
@@ -135,8 +138,14 @@ def _join_words(problems: Problems, rows: _Rows, chosen: Columns, numbers: Seque
 
 def _refuse_values(problems: Problems, rows: _Rows, chosen: Columns, numbers: Sequence[Any], blank: np.ndarray) -> None:
     """Refuse values that are not text, and nested labels, in rows that have text."""
-    for name in (chosen.text, chosen.text_pair):
-        for row, value in rows.cells[name].not_text() if name is not None else ():
+    names = [name for name in (chosen.text, chosen.text_pair, chosen.label) if name is not None]
+    for name in names:
+        for row in rows.cells[name].broken:
+            if not blank[row]:
+                problems.add(numbers[row], f"the {name} {CUT}")
+    problems.report("Write it again as valid Unicode.")
+    for name in names[: len(names) - (chosen.label is not None)]:
+        for row, value in rows.cells[name].not_text():
             if not blank[row]:
                 problems.add(numbers[row], f"{name} holds {_kind(value)}, expected text.")
     if chosen.label is not None:

@@ -25,6 +25,8 @@ def words_of(value: object) -> tuple[str, ...]:
     """
     if isinstance(value, str):
         return tuple(value.split())
+    if hasattr(value, "tolist"):  # an array, as data frames hold lists
+        value = value.tolist()
     if not isinstance(value, list | tuple):
         raise InputError(f"{value!r} is not a list of words or a text.")
     for word in value:

@@ -11,6 +11,8 @@ from typing import IO, overload
 
 import numpy as np
 
+from guidebook.data.in_memory import is_broken
+
 BLOCK = 8_192  # texts read at a time
 SPILL = 2**27
 """Bytes of texts, as Python keeps them, from which a column moves to disk."""
@@ -157,12 +159,14 @@ class Column:
     Attributes:
         blank: Whether each cell is missing, empty or white space.
         strange: Row -> value of cells on disk that are neither text nor missing.
+        broken: Rows whose cell is not valid Unicode.
     """
 
     def __init__(self, missing: int = 0) -> None:
         """Start with so many cells that are missing."""
         self.blank = bytearray(b"\x01" * missing)
         self.strange: dict[int, object] = {}
+        self.broken: list[int] = []
         self._cells: list[object] = [None] * missing
         self._known: dict[str, str] = {}
         self._spool: Spool | None = None
@@ -172,6 +176,8 @@ class Column:
     def append(self, value: object) -> None:
         """Add the cell of the next row."""
         self.blank.append(value is None or (isinstance(value, str) and (not value or value.isspace())))
+        if isinstance(value, str) and is_broken(value):
+            self.broken.append(len(self.blank) - 1)
         if self._spool is not None:
             self._write(value, len(self.blank) - 1)
             return

@@ -8,14 +8,16 @@ import shutil
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+import guidebook as gb
 from guidebook.adapters.gguf import converted
 from guidebook.adapters.gguf_header import read_header
 from guidebook.adapters.host import Host
 from guidebook.errors import InputError
-from tiny import TEXTS, build_tokenizer
+from tiny import TEXTS, build_tokenizer, tiny_recipe
 from tiny_gguf import TEMPLATE, tiny_llama, write_gguf
 
 
@@ -195,3 +197,41 @@ def test_it_says_what_it_was_converted_from(tmp_path):
     folder = converted(write_gguf(tmp_path / "tiny.gguf", "Q8_0"))
     assert json.loads((folder / "gguf.json").read_text())["file"] == "tiny.gguf"
     assert Host.load(str(Path(folder))).quantised_from == "Q8_0"
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory):
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", "Q8_0")
+
+
+def test_classification_on_one_from_end_to_end(quantised, tmp_path):
+    book = gb.adapt(tiny_recipe(quantised, method="source_only"), tmp_path / "book")
+    assert book.meta["base"]["quantised_from"] == "Q8_0"
+    assert book.meta["base"]["id"] == str(quantised)
+    card = (tmp_path / "book" / "README.md").read_text()
+    assert "A quantised base is another base than the original" in card
+    assert f'resolve_base("{quantised}")[0]' in card
+    assert "base_model:" not in card
+    records = [json.loads(line) for line in (tmp_path / "book" / "records.jsonl").read_text().splitlines()]
+    assert {record["base_quantised_from"] for record in records} == {"Q8_0"}
+    again = gb.load(tmp_path / "book")
+    assert np.array_equal(again.predict_proba(TEXTS, domain="kitchen"), book.predict_proba(TEXTS, domain="kitchen"))
+
+
+def test_writing_on_one_from_end_to_end(quantised, tmp_path):
+    documents = [gb.Domain("filings", [f"{text} {number}" for number in range(2) for text in TEXTS])]
+    train = {"tokens_per_batch": 96, "max_length": 16, "dtype": "float32", "fuse": {"tokens": 250}}
+    recipe = gb.Recipe(
+        base=str(quantised), task="causal_lm", method="target_mlm", adapter="lora", targets=documents, train=train
+    )
+    book = gb.adapt(recipe, tmp_path / "book")
+    assert "A quantised base is another base" in (tmp_path / "book" / "README.md").read_text()
+    again = gb.load(tmp_path / "book")
+    sampling = gb.Sampling(max_length=20)
+    assert again.generate(["the plot"], sampling) == book.generate(["the plot"], sampling)
+
+
+def test_a_recipe_names_a_file_beside_it(quantised, tmp_path):
+    shutil.copy(quantised, tmp_path / "tiny.gguf")
+    (tmp_path / "recipe.yaml").write_text("base: tiny.gguf\nsource: a.csv\ntargets: b.csv\n")
+    assert gb.load_recipe(tmp_path / "recipe.yaml").base == str(tmp_path / "tiny.gguf")

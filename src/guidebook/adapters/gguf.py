@@ -89,8 +89,9 @@ def convert(path: Path, folder: Path) -> None:
     model, tokenizer = _load(path, header)
     check_finite(str(path), model, "float32")
     model.to(_smallest_type(model))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     facts = {"quantised_from": header.most_common_type, "file": path.name, "architecture": header.architecture}
     (folder / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf8")
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from guidebook.adapters.known import known_bases
 from guidebook.cli.catalogue import sections_of
 from guidebook.cli.console import print_json, stdout, table
 from guidebook.cli.fields import first_line
@@ -95,20 +96,13 @@ def about(entry: object) -> str:
 
 
 def bases() -> list[dict[str, str]]:
-    """Return the bases that come with the package, and the two other kinds there are."""
-    packaged = Path(__file__).parent.parent / "bases"
+    """Return the bases that have a name, and the other kinds there are."""
     rows = []
-    for config in sorted(packaged.glob("*/config.json")):
-        facts = json.loads(config.read_text(encoding="utf8"))
-        megabytes = sum(path.stat().st_size for path in config.parent.glob("*.safetensors")) / 1e6
-        shape = f"{facts.get('num_hidden_layers', '?')} layers of {facts.get('hidden_size', '?')}"
-        rows.append(
-            {
-                "name": config.parent.name,
-                "about": f"{facts.get('model_type')}, {shape}, {megabytes:.0f} MB, in the package",
-            }
-        )
+    for row in known_bases().values():
+        place = "here" if row.place is not None else f"not here yet: guidebook bases get {row.name}"
+        rows.append({"name": row.name, "about": f"{row.about or row.kind or 'a base'}; from {row.origin}, {place}"})
     rows.append({"name": "FOLDER", "about": "a folder with a model and its tokenizer"})
+    rows.append({"name": "FILE.gguf", "about": "a GGUF file"})
     rows.append({"name": "OWNER/MODEL", "about": "a model id of the Hugging Face Hub"})
     return rows
 

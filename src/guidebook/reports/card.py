@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from guidebook.adapters.known import known_base
 from guidebook.reports.summary import Facts, Table, arm_name, summary
 
 LANGUAGE_MODEL = {
@@ -39,6 +40,7 @@ def write_card(meta: Facts, path: str | Path) -> Path:
             variant=meta["variants"][served[0]] if served else None,
             several=len(served) > 1,
             packaged=_is_packaged(meta["base"]["id"]),
+            unpacked=not _is_packaged(meta["base"]["id"]) and _is_unpacked(meta["base"]),
             auto_class=LANGUAGE_MODEL[_kind_of(meta["base"]["model_type"])],
             registers=any(kind not in KNOWN_TO_PEFT for kind in kinds),
             with_peft=NOT_PEFT not in kinds
@@ -61,7 +63,9 @@ def _environment() -> Environment:
 def _front_matter(meta: Facts, kinds: list[str]) -> dict[str, Any]:
     front: dict[str, Any] = {"library_name": "guidebook", "pipeline_tag": _pipeline(meta)}
     base = meta["base"]["id"]
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", base):  # a packaged or local base is no model of the Hub
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not _is_unpacked(
+        meta["base"]
+    ):  # a packaged or local base is no model of the Hub
         front |= {"base_model": base, "base_model_relation": "adapter"}
     tags = ["guidebook", "domain-adaptation", meta["method"], *kinds]
     return front | {"tags": [*tags, "peft"] if kinds and NOT_PEFT not in kinds else tags}
@@ -73,6 +77,11 @@ def _pipeline(meta: Facts) -> str:
 
 def _is_packaged(base: str) -> bool:
     return re.fullmatch(r"[\w-]+", base) is not None and (Path(__file__).parents[1] / "bases" / base).is_dir()
+
+
+def _is_unpacked(base: Facts) -> bool:
+    """Whether transformers loads the base only from guidebook's cache: it has a name there, or is a GGUF file."""
+    return bool(base.get("quantised_from")) or known_base(base["id"]) is not None
 
 
 def _kind_of(model_type: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.statistics import Interval, smallest_detectable
-from guidebook.reports.texts import Outcome, loss_rows, sample_rows, text_notes, text_verdict
+from guidebook.reports.texts import Outcome, loss_rows, quantised_note, sample_rows, text_notes, text_verdict
 from guidebook.reports.unlabelled import said_without_labels
 
 Facts = Mapping[str, Any]
@@ -358,6 +358,7 @@ def _notes(meta: Facts) -> tuple[tuple[str, str], ...]:
         "placebo": bool(compared) and reads_text and "general_mlm" not in {method, *arms},
     }
     notes = [(word, _MEANING[word]) for word, holds in applies.items() if holds]
+    notes += quantised_note(meta)
     if saw:
         return *notes, ("base saw", f"{saw}. Gains on text that the base has seen are not gains from adapting.")
     return *notes, ("base saw", _MEANING["base saw"])

@@ -66,7 +66,24 @@ def text_notes(meta: Facts) -> tuple[tuple[str, str], ...]:
     """Words used in the tables and what they mean here."""
     saw = ", ".join(meta["base"]["saw"])
     told = f"{saw}. Gains on text that the base has seen are not gains from adapting." if saw else _UNKNOWN
-    return (*_MEANING.items(), ("base saw", told))
+    return (*_MEANING.items(), *quantised_note(meta), ("base saw", told))
+
+
+def quantised_note(meta: Facts) -> list[tuple[str, str]]:
+    """What a base that was unpacked from a GGUF file is, in a list; empty for other bases."""
+    kind = meta["base"].get("quantised_from")
+    if not kind:
+        return []
+    told = f"The base was unpacked from a GGUF file, most of it of type {kind}. "
+    if kind in ("F32", "F16", "BF16"):
+        return [("base from GGUF", told + "Its numbers are those of the file.")]
+    return [
+        (
+            "quantised base",
+            told
+            + "A quantised base is another base than the original: numbers and adapters of one are not the other's.",
+        )
+    ]
 
 
 def interval(entry: Facts, name: str, digits: int) -> str:

@@ -12,12 +12,11 @@ import numpy as np
 from guidebook.data.corpus import Corpus
 from guidebook.data.describe import describe
 from guidebook.data.domains import LabelSet, Population
+from guidebook.data.gold import reveal_gold
 from guidebook.data.tags import TagSet, flat
 from guidebook.evaluation.drift import TWIN
-from guidebook.evaluation.entities import entity_difference, entity_scores
-from guidebook.evaluation.metrics import classification_scores
 from guidebook.evaluation.records import machine, versions
-from guidebook.evaluation.statistics import paired_difference
+from guidebook.evaluation.task_scores import difference, metric_of, scores
 from guidebook.recipe import Recipe, name_of
 from guidebook.text_account import text_evaluation, text_samples
 from guidebook.training.engine import Engine, Outcome
@@ -56,6 +55,7 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
             "max_length": recipe.task.max_length or recipe.train.max_length,
             "head": recipe.task.head,
             "dropout": recipe.task.dropout,
+            "tags": _tags(corpus.labels),
         },
         "recipe": recipe.resolved(),
         "method": method,
@@ -91,6 +91,11 @@ def _labelled(corpus: Corpus, outcomes: Sequence[Outcome], method: str) -> dict[
     }
 
 
+def _tags(labels: LabelSet | TagSet) -> dict[str, Any] | None:
+    """Return how tags of words are to be read, None where rows have classes."""
+    return {"iob1": labels.iob1, "numbered": labels.numbered} if isinstance(labels, TagSet) else None
+
+
 def _domains(material: Material, length: int) -> list[dict[str, Any]]:
     corpus = material.corpus
     held_out = corpus.dev or (() if corpus.sources else tuple(corpus.tests.values()))
@@ -103,35 +108,17 @@ def _domains(material: Material, length: int) -> list[dict[str, Any]]:
     return found
 
 
-def scores(probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Return the scores of probabilities (N, C), of words (W, C), against labels as a label set encodes them.
-
-    Items without a known label are left out. Where words are labelled, entity scores stand beside those of words.
-    """
-    gold = flat(labels)
-    known = gold >= 0
-    found = classification_scores(probabilities[known], gold[known], names)
-    if labels.dtype == object:
-        found |= entity_scores(*_tag_rows(probabilities, labels, names))
-    return found
-
-
-def _tag_rows(
-    probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str]
-) -> tuple[list[list[str]], list[list[str]]]:
-    """Return predicted and gold tags, row by row; a gold tag that the source does not know is an entity of its own."""
-    best = probabilities.argmax(1)
-    ends = np.cumsum([len(row) for row in labels])[:-1]
-    predicted = [[names[tag] for tag in row] for row in np.split(best, ends)]
-    return predicted, [[names[tag] if tag >= 0 else "unknown" for tag in row] for row in labels]
-
-
 def _source(dev: Sequence[Population], outcomes: Sequence[Outcome], labels: LabelSet | TagSet) -> dict[str, Any]:
     if not dev:
         return {"name": "", "rows": 0, "scores": {}}
     gold = np.concatenate([population.labels for population in dev if population.labels is not None])
     found = {o.arm: scores(o.predictions["source"], gold, labels.names) for o in outcomes if "source" in o.predictions}
-    return {"name": " + ".join(population.name for population in dev), "rows": len(flat(gold)), "scores": found}
+    return {
+        "name": " + ".join(population.name for population in dev),
+        "rows": len(flat(gold)),
+        "texts": len(gold),
+        "scores": found,
+    }
 
 
 def _target(
@@ -140,34 +127,30 @@ def _target(
     facts: dict[str, Any] = {
         "name": population.name,
         "rows": len(test.texts),
+        "texts": len(test.texts),
         "transductive": test is population or test.fingerprint == population.fingerprint,
         "unknown_labels": {},
+        "without_label": 0,
         "scores": {},
     }
-    if test.hidden is None:
+    gold = reveal_gold(test, labels)
+    if gold is None:
         return facts
-    raw = test.hidden.reveal("final evaluation")
-    facts["unknown_labels"] = labels.unknown(raw)
-    encoded = labels.encode(raw)
-    gold = flat(encoded)
-    known = gold >= 0
-    facts["rows"] = int(known.sum())
+    facts |= {"unknown_labels": gold.unknown, "without_label": gold.without}
+    facts |= {"rows": int(gold.known.sum()), "texts": int(gold.labelled.sum())}
     here = {o.arm: o.predictions["target"] for o in outcomes if o.target == population.name and o.predictions}
-    if not known.any():
+    if not gold.known.any():
         return facts
-    facts["scores"] = {arm: scores(found, encoded, labels.names) for arm, found in here.items()}
+    facts["scores"] = {arm: scores(found, gold.rows, labels.names, gold.tags) for arm, found in here.items()}
     if method != TWIN and method in here and TWIN in here:
-        if encoded.dtype == object:
-            (adapted, truth), (twin, _) = (_tag_rows(here[arm], encoded, labels.names) for arm in (method, TWIN))
-            difference = entity_difference(adapted, twin, truth)
-        else:
-            difference = paired_difference(*(here[arm].argmax(1)[known] == gold[known] for arm in (method, TWIN)))
+        found = difference(here[method], here[TWIN], gold, labels.names)
         facts["difference"] = {
             "of": [method, TWIN],
-            "estimate": difference.estimate,
-            "low": difference.low,
-            "high": difference.high,
-            "within_noise": bool(difference.low <= 0 <= difference.high),
+            "metric": metric_of(facts["scores"][method]),
+            "estimate": found.estimate,
+            "low": found.low,
+            "high": found.high,
+            "within_noise": bool(found.low <= 0 <= found.high),
         }
     return facts
 

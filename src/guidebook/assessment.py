@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from guidebook.account import scores
 from guidebook.artifact import Guidebook
 from guidebook.data.domains import Domain, LabelSet, load_target
-from guidebook.data.tags import TagSet, flat
+from guidebook.data.gold import reveal_gold
+from guidebook.data.tags import TagSet
 from guidebook.errors import InputError
+from guidebook.evaluation.task_scores import scores
 
 
 def evaluate(book: Guidebook, domain: Domain, which: str | None = None) -> dict[str, Any]:
@@ -24,17 +25,28 @@ def evaluate(book: Guidebook, domain: Domain, which: str | None = None) -> dict[
     Raises:
         InputError: no labels, or none that the guidebook knows.
     """
-    words = book.meta["task"]["pooling"] == "tokens"
+    words = book.words
     population = load_target(domain, words=words)
-    if population.hidden is None:
+    names, how = tuple(book.labels), book.meta["task"].get("tags") or {}
+    labels = TagSet(names, **how) if words else LabelSet(names)
+    gold = reveal_gold(population, labels)
+    if gold is None:
         raise InputError(f"{population.path or domain.name}: no label column, so there is nothing to score against.")
-    labels = TagSet(tuple(book.labels)) if words else LabelSet(tuple(book.labels))
-    raw = population.hidden.reveal("final evaluation")
-    gold = labels.encode(raw)
-    if not (flat(gold) >= 0).any():
-        raise InputError(f"{population.path or domain.name}: none of its labels is one of {book.labels}.")
-    found = {}
+    if not gold.known.any():
+        others = ", ".join(map(repr, list(gold.unknown)[:5])) or "missing"
+        raise InputError(
+            f"{population.path or domain.name}: none of its labels is one of {book.labels}; they are {others}. "
+            "Name them as the guidebook does, or name another column under columns.label."
+        )
+    results = {}
     for variant in [book.meta["serves"].get(which, which)] if which else list(book.meta["variants"]):
-        probabilities = book.predict_proba(population.texts, population.text_pairs, domain=variant)
-        found[variant] = scores(np.concatenate(list(probabilities)) if words else probabilities, gold, labels.names)
-    return {"rows": int((flat(gold) >= 0).sum()), "unknown_labels": labels.unknown(raw), "scores": found}
+        found = book.predict_proba(population.texts, population.text_pairs, domain=variant)
+        flattened = np.concatenate(list(found)) if words else found
+        results[variant] = scores(flattened, gold.rows, labels.names, gold.tags)
+    return {
+        "rows": int(gold.known.sum()),
+        "texts": int(gold.labelled.sum()),
+        "unknown_labels": gold.unknown,
+        "without_label": gold.without,
+        "scores": results,
+    }

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from guidebook.data.domains import Population
+from guidebook.data.gold import reveal_gold
 from guidebook.data.streams import seed_for
-from guidebook.data.tags import flat
 from guidebook.evaluation.closer import align, calibration_bins, changed_words, project
 from guidebook.evaluation.drift import TWIN
 from guidebook.recipe import Recipe, name_of
@@ -65,9 +65,8 @@ class _Closer:
         self._test = material.corpus.tests[target.name]
 
     def _gold(self) -> np.ndarray | None:
-        if self._test.hidden is None:
-            return None
-        return flat(self._material.corpus.labels.encode(self._test.hidden.reveal("final evaluation")))
+        gold = reveal_gold(self._test, self._material.corpus.labels)
+        return None if gold is None else gold.items
 
     def calibration(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """Return confidence and accuracy in ten bins, by model."""

@@ -158,7 +158,7 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 def names_of(classes: np.ndarray) -> list[str]:
     """Return the names under which the classes (C,) are trained: their own where guidebook would not change them.
 
-    >>> names_of(np.array(["bad", "good"])), names_of(np.array([-1, 1]))
+    >>> names_of(np.array(["bad", "good"])), names_of(np.array([False, True]))
     (['bad', 'good'], ['class 0', 'class 1'])
     """
     names = [str(label) for label in classes.tolist()]

@@ -189,8 +189,12 @@ def test_text_roles_do_not_look_for_labels(tmp_path: Path) -> None:
     ("values", "label"),
     [
         ((1, "1", 1.0, True, " 1 ", "1.0", "+1", np.int64(1), np.float32(1), np.True_, np.str_("1")), "1"),
-        ((None, "", "  ", float("nan"), "nan", "NaN", -1, "-1", -1.0, "-1.00", np.nan), None),
-        ((2.5, "2.5", "2.50"), "2.5"),
+        ((None, "", "  ", float("nan"), np.nan), None),
+        ((-1, "-1", -1.0, "-1.0", np.int64(-1)), "-1"),
+        ((2.5, "2.5", np.float32(2.5)), "2.5"),
+        ((1.1, "1.1", np.float32(1.1)), "1.1"),
+        (("1.10",), "1.10"),
+        (("caf\u00e9", "cafe\u0301"), "caf\u00e9"),
         (("007",), "007"),
         (("positive", " positive\t"), "positive"),
         ((10**20, str(10**20)), str(10**20)),
@@ -270,7 +274,10 @@ def test_a_source_drops_and_counts_rows_without_labels() -> None:
     assert population.texts == ["a", "c", "e"]
     assert population.labels.tolist() == [1, 0, 1]
     assert population.lines == [1, 3, 5]
-    assert population.dropped == {"no label": 2}
+    assert population.dropped == {
+        "no label": 1,
+        "the label -1 is read as none; task.labels: [-1, 0, 1] makes it a class": 1,
+    }
     assert population.label_names == ("0", "1")
     assert population.fingerprint == hash_texts(["a", "c", "e"], None)
 
@@ -379,3 +386,84 @@ def test_keys_ignore_case_and_white_space_and_keep_pairs_apart() -> None:
     assert keys[0] == keys[1] != keys[2]
     pairs = text_keys(["a b", "a", "A  b"], ["c", "b c", "C"])
     assert pairs[0] == pairs[2] != pairs[1]
+
+
+@pytest.mark.parametrize(
+    ("raw", "names"),
+    [
+        ([-1, 1], ("-1", "1")),  # as in files of support vector machines
+        (["-1.0", "1.0"], ("-1", "1")),
+        ([-2, -1, 0, 1, 2], ("-2", "-1", "0", "1", "2")),
+        ([-1, 0, 2], ("-1", "0", "2")),
+        (["-1", "good"], ("-1", "good")),
+        ([-1, 0, 1], ("0", "1")),  # what data sets of numbered classes write for a missing label
+        ([-1.0, 0.0, 1.0], ("0", "1")),
+        (["nan", "a", "b"], ("a", "b")),
+        (["N/A", "None", "b"], ("N/A", "None", "b")),
+    ],
+)
+def test_labels_that_stand_for_none(raw: list[object], names: tuple[str, ...]) -> None:
+    assert LabelSet.from_raw(raw * 4, None, "x").names == names
+    assert load_source(Domain("x", [f"{n}" for n in range(len(raw) * 4)], labels=raw * 4))[1].names == names
+
+
+@pytest.mark.parametrize("raw", [[-1, 0, 1], [-1.0, 0.0, 1.0], ["-1", "0", "1"]])
+def test_a_declared_label_is_a_class_whatever_it_is(raw: list[object]) -> None:
+    labels = LabelSet.from_raw(raw, [-1, 0, 1], "x")
+    assert labels.names == ("-1", "0", "1")
+    assert labels.encode(raw).tolist() == [0, 1, 2]
+    assert LabelSet.from_raw(["nan", "a"], ["nan", "a"], "x").encode(["nan", float("nan")]).tolist() == [0, -1]
+
+
+def test_a_label_read_as_none_is_said_and_counted() -> None:
+    population = source([1, 0, -1, None])
+    assert population.dropped["no label"] == 1
+    assert [why for why in population.dropped if "task.labels: [-1, 0, 1] makes it a class" in why]
+    assert LabelSet(("0", "1")).unknown([-1, "nan", 1, None]) == {"-1": 1, "nan": 1}
+
+
+@pytest.mark.parametrize(
+    ("raw", "names"),
+    [
+        (["1.1", "1.10", "1.2"], ("1.1", "1.10", "1.2")),
+        (["2.50", "3.50"], ("2.50", "3.50")),
+        (["2.50", 2.5, "3.50"], ("2.50", "3.50")),  # a number takes the spelling that the texts have
+        (["1.1", "1.10", 1.1], ("1.1", "1.10")),
+        (["1", "1.0", 1, 2], ("1", "2")),
+        (["01.10", "1.10"], ("01.10", "1.10")),
+    ],
+)
+def test_numbers_with_several_spellings_are_several_classes(raw: list[object], names: tuple[str, ...]) -> None:
+    labels = LabelSet.from_raw(raw, None, "x")
+    assert labels.names == names
+    assert (labels.encode(raw) >= 0).all()
+    assert LabelSet.from_raw(raw, names, "x").names == names
+    assert labels.encode(list(names)).tolist() == list(range(len(names)))
+
+
+def test_names_that_yaml_reads_as_one_number_ask_for_quotes() -> None:
+    with pytest.raises(InputError, match=r"Quote names such as '1\.10'"):
+        LabelSet.from_raw(["1.1", "1.10"], [1.1, 1.10], "x")
+    with pytest.raises(InputError, match=r"label '2\.50' is not one of .*quote such names"):
+        LabelSet.from_raw(["2.50", "3.5"], ["2.5", "3.5"], "x")
+
+
+def test_where_keeps_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("text,part\na,-1\nb,\nc,nan\nd,1.1\ne,1.10\nf,1.0\n")
+
+    def kept(part: object) -> object:
+        return load_text(domain_from({"path": str(path), "where": {"part": part}}), "general").texts
+
+    assert kept(-1) == ["a"]
+    assert kept(None) == ["b"]
+    assert kept("1.10") == ["e"]
+    assert kept("1.1") == ["d"]
+    assert kept([1, "1.1"]) == ["d", "f"]
+    with pytest.raises(InputError, match=r"several ways: 1\.1, 1\.10\. Quote the one you mean"):
+        kept(1.1)
+
+
+def test_labels_in_two_forms_of_unicode_are_one() -> None:
+    labels = LabelSet.from_raw(["caf\u00e9", "bar"], None, "x")
+    assert labels.encode(["cafe\u0301", "bar", "caf\u00e9"]).tolist() == [1, 0, 1]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from guidebook.data.domains import Domain, load_sources, load_target
-from guidebook.data.tags import TagSet, flat, words_of
+from guidebook.data.domains import Domain, load_sources, load_target, load_text
+from guidebook.data.gold import reveal_gold
+from guidebook.data.tags import UNTAGGED, TagSet, flat, words_of
 from guidebook.data.tokens import read_specials, tokenise
 from guidebook.data.words import first_tokens, word_rows
 from guidebook.errors import InputError
@@ -116,3 +118,67 @@ def test_conll_files(tmp_path: Path) -> None:
     path.write_text("Anna\tO\nreads\n")
     with pytest.raises(InputError, match="line 2: 1 columns"):
         load_target(Domain("news", path=str(path)), words=True)
+
+
+# --- tags of targets
+
+
+def tagged_file(path: Path, rows: list[tuple[list[str], object]]) -> Domain:
+    path.write_text("".join(json.dumps({"tokens": words, "tags": tags}) + "\n" for words, tags in rows))
+    return Domain("d", path=str(path))
+
+
+@pytest.mark.parametrize("none", [None, [], ""])
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_rows_of_a_target_without_tags_are_left_out_and_counted(none: object, in_memory: bool, tmp_path: Path) -> None:
+    rows = [(["a", "b", "c"], ["O", "B-x", "I-x"]), (["d", "e"], none), (["f"], ["B-y"])]
+    domain = tagged_file(tmp_path / "d.jsonl", rows)
+    if in_memory:
+        domain = Domain("d", [words for words, _ in rows], labels=[tags for _, tags in rows])
+    gold = reveal_gold(load_target(domain, words=True), TagSet(("O", "B-x", "I-x")))
+    assert gold is not None
+    assert gold.items.tolist() == [0, 1, 2, UNTAGGED, UNTAGGED, -1]
+    assert (gold.without, gold.unknown) == (1, {"B-y": 1})
+    assert gold.labelled.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("load", [load_target, lambda domain, words: load_sources([domain], words=words)])
+@pytest.mark.parametrize("tags", [["O"], ["O", "O", "O"], "O O O"])
+def test_tags_that_do_not_fit_their_words_are_refused_with_the_line(
+    tags: object, load: Any, in_memory: bool, tmp_path: Path
+) -> None:
+    rows = [(["a", "b"], ["O", "B-x"]), (["a", "b"], tags), (["a", "b", "c"], ["O", "O"])]
+    domain = tagged_file(tmp_path / "d.jsonl", rows)
+    if in_memory:
+        domain = Domain("d", [words for words, _ in rows], labels=[tags for _, tags in rows])
+    with pytest.raises(InputError) as found:
+        load(domain, words=True)
+    place = "domain 'd' row" if in_memory else "d.jsonl line"
+    assert f"{place} 2: {1 if tags == ['O'] else 3} tags for 2 words" in str(found.value)
+    assert f"{place} 3: 2 tags for 3 words" in str(found.value)
+
+
+def test_text_that_is_only_read_needs_no_tags(tmp_path: Path) -> None:
+    domain = tagged_file(tmp_path / "d.jsonl", [(["a", "b"], ["O"])])
+    assert load_text(domain, "unlabelled", words=True).texts == ["a b"]
+
+
+def test_tags_that_are_numbers_take_declared_names(tmp_path: Path) -> None:
+    rows: list[tuple[list[str], object]] = [(["a", "b"], [0, 1]), (["c"], [2])]
+    domain = tagged_file(tmp_path / "d.jsonl", rows)
+    populations, tags = load_sources([domain], ["O", "B-x", "I-x"], words=True)
+    assert flat(populations[0].labels).tolist() == [0, 1, 2]
+    gold = reveal_gold(load_target(domain, words=True), tags)
+    assert gold is not None
+    assert gold.items.tolist() == [0, 1, 2]
+    with pytest.raises(InputError, match=r"the tags are numbers, 0 to 2.*task\.labels"):
+        load_sources([domain], words=True)
+    with pytest.raises(InputError, match="line 2: tag '2' is not one of"):
+        load_sources([domain], ["O", "B-x"], words=True)
+
+
+def test_missing_texts_of_words_are_dropped_and_counted() -> None:
+    population = load_text(Domain("d", [["a"], None, float("nan")]), "target", words=True)  # type: ignore[list-item]
+    assert population.texts == ["a"]
+    assert population.dropped == {"empty text": 2}

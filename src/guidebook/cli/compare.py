@@ -145,7 +145,7 @@ def _watched(jobs: Sequence[Job], folder: Path, quiet: bool) -> Iterator[None]:
 
 
 class Watch:
-    """A live table: mean accuracy so far by candidate and direction, how much is done, how long it takes."""
+    """A live table: mean score so far by candidate and direction, how much is done, how long it takes."""
 
     def __init__(self, jobs: Sequence[Job], folder: Path) -> None:
         self._keys = {job.key for job in jobs}
@@ -165,7 +165,9 @@ class Watch:
         means: dict[tuple[str, str, str], list[float]] = defaultdict(list)
         for record in records:
             if "accuracy" in record:
-                means[record["candidate"], record["source"], record["target"]].append(record["accuracy"])
+                means[record["candidate"], record["source"], record["target"]].append(
+                    record.get("score", record["accuracy"])
+                )
         rows: Drawn = table("direction", *(f"{name}>" for name in self._names))
         for source, target in self._directions:
             cells = [means.get((name, source, target), []) for name in self._names]

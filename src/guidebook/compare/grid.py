@@ -15,6 +15,7 @@ import xxhash
 from guidebook.data.domains import Domain, domain_from
 from guidebook.data.fingerprints import hash_texts
 from guidebook.errors import InputError
+from guidebook.evaluation.task_scores import ENTITY_F1
 from guidebook.methods import METHODS
 from guidebook.recipe import Recipe, change, name_of, read_content, recipe_from, validated
 from guidebook.training.store import key_of
@@ -120,8 +121,11 @@ class Comparison:
 
     def _key(self, candidate: Candidate, group: Group, target: Domain, prints: _Prints) -> str:
         settings = {name: value for name, value in candidate.recipe.resolved().items() if name not in OF_THE_RUN}
+        # records of words from before entity F1 was what counts have another key, so they are made again
+        metric = {"metric": ENTITY_F1} if candidate.recipe.task.words else {}
         return key_of(
             {
+                **metric,
                 "settings": settings,
                 "method": candidate.recipe.resolved()["method"],
                 "source": prints.of(group.source),

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from guidebook.account import scores
 from guidebook.adaptation import follow, prepare
 from guidebook.compare.draw import drawn_source
 from guidebook.compare.grid import OF_THE_RUN, Comparison, Group, Job
 from guidebook.compare.scores import forgotten, label_free_scores
-from guidebook.data.tags import flat
+from guidebook.data.gold import reveal_gold
 from guidebook.errors import InputError, RunError
 from guidebook.evaluation.records import append_record, machine, read_records, versions
+from guidebook.evaluation.task_scores import ACCURACY, by_row, metric_of, primary, scores
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.engine import Engine, Outcome
 from guidebook.training.listener import Listener
@@ -203,18 +203,29 @@ def _measured(outcome: Outcome, material: Material, target: str) -> dict[str, An
     """Return the metrics; target labels are revealed here, for the final evaluation."""
     corpus = material.corpus
     test = corpus.tests[target]
-    if test.hidden is None:
+    gold = reveal_gold(test, corpus.labels)
+    if gold is None:
         raise InputError(f"{test.path or target}: no labels to compare candidates on. Name rows with labels.")
-    encoded = corpus.labels.encode(test.hidden.reveal("final evaluation"))
-    gold, found = flat(encoded), outcome.predictions["target"]
-    known = gold >= 0  # of rows, or of words where words are labelled
-    brief = scores(found, encoded, corpus.labels.names)
+    if not gold.known.any():
+        found = ", ".join(map(repr, list(gold.unknown)[:5])) or "missing"
+        raise InputError(f"{test.path or target}: its labels ({found}) are none of {list(corpus.labels.names)}.")
+    predicted = outcome.predictions["target"]
+    brief = scores(predicted, gold.rows, corpus.labels.names, gold.tags)
+    values = by_row(predicted, gold, corpus.labels.names)
+    metric, score = metric_of(brief), primary(brief)
     on_source = None
     if corpus.dev and "source" in outcome.predictions:
         held_out = np.concatenate([population.labels for population in corpus.dev if population.labels is not None])
         on_source = scores(outcome.predictions["source"], held_out, corpus.labels.names)
     return {
-        "rows": int(known.sum()),
+        "rows": int(gold.known.sum()),
+        "texts": int(gold.labelled.sum()),
+        "without_label": gold.without,
+        "unknown_labels": gold.unknown,
+        "metric": metric,
+        "score": score.estimate,
+        "score_low": score.low,
+        "score_high": score.high,
         "transductive": test.fingerprint in {p.fingerprint for p in corpus.targets},
         "accuracy": brief["accuracy"],
         "accuracy_low": brief["accuracy_low"],
@@ -222,10 +233,18 @@ def _measured(outcome: Outcome, material: Material, target: str) -> dict[str, An
         "macro_f1": brief["macro_f1"],
         "calibration_error": brief["calibration_error"],
         "confusion": brief["confusion"],
-        "correct": "".join("01"[int(hit)] for hit in found.argmax(1)[known] == gold[known]),
         "source_accuracy": on_source["accuracy"] if on_source else None,
+        "source_score": on_source[metric] if on_source else None,
         "source_rows": on_source["rows"] if on_source else 0,
+        **_by_row(values, metric),
     }
+
+
+def _by_row(values: np.ndarray, metric: str) -> dict[str, Any]:
+    """Return what each row says: whether it was right, or, of texts with tags, its part in entity F1."""
+    if metric == ACCURACY:
+        return {"correct": "".join("01"[int(value)] for value in values)}
+    return {"by_text": [round(float(value), 9) for value in values]}
 
 
 def _costs(outcome: Outcome, engine: Engine) -> dict[str, Any]:

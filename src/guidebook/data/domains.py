@@ -17,11 +17,11 @@ from guidebook.data.files import bare_suffix
 from guidebook.data.fingerprints import hash_texts
 from guidebook.data.hub import HUB
 from guidebook.data.in_memory import BROKEN, column_of, is_broken, is_missing
-from guidebook.data.labels import LabelSet
+from guidebook.data.labels import MINUS_ONE, LabelSet
 from guidebook.data.population import HiddenLabels, Population, select_rows, split_rows
 from guidebook.data.read import Table, read_table, stem
 from guidebook.data.readers import READERS
-from guidebook.data.tags import TagSet, words_of
+from guidebook.data.tags import TagSet, check_lengths, words_of
 from guidebook.errors import InputError, nearest
 
 __all__ = [
@@ -203,7 +203,7 @@ def load_sources(
     together = [label for labels in raw for label in labels]
     label_set = kind.from_raw(together, declared_labels, " + ".join(places))
     populations = [_population(domain, table, "source") for domain, table in zip(domains, tables, strict=True)]
-    return [_labelled(*each, label_set) for each in zip(populations, tables, raw, strict=True)], label_set
+    return [_labelled(*each, label_set) for each in zip(populations, raw, strict=True)], label_set
 
 
 def load_target(domain: Domain, *, words: bool = False) -> Population:
@@ -217,6 +217,15 @@ def load_text(domain: Domain, role: str, *, words: bool = False, documents: bool
 
 
 def _read(domain: Domain, *, labels: bool = True, words: bool = False, documents: bool = False) -> Table:
+    table = _table(domain, labels=labels, words=words, documents=documents)
+    raw = table.labels if domain.labels is None else _in_rows(domain.labels, table)
+    if words and labels and raw is not None:
+        place = f"{table.path or f'domain {domain.name!r}'} {table.unit}"
+        check_lengths(table.texts, raw, place, table.lines)
+    return table
+
+
+def _table(domain: Domain, *, labels: bool, words: bool, documents: bool) -> Table:
     _refuse_wrong_fields(domain)
     if domain.path is not None:
         kind = {"labels": labels, "words": words, "documents": documents}
@@ -250,7 +259,7 @@ def _read(domain: Domain, *, labels: bool = True, words: bool = False, documents
 def _as_texts(domain: Domain) -> list[str]:
     """Return rows of words as texts, words divided by single spaces."""
     found = []
-    for row, value in enumerate(domain.texts or (), 1):
+    for row, value in enumerate(cast(Sequence[str], domain.texts), 1):
         try:
             found.append(" ".join(() if is_missing(value) else words_of(value)))
         except InputError as error:
@@ -263,10 +272,15 @@ def _is_empty(text: object) -> bool:
     return not text.strip() if isinstance(text, str) else is_missing(text)
 
 
+def _in_rows(labels: Sequence[object], table: Table) -> list[object]:
+    """Return the labels in memory that belong to the rows of a table."""
+    values = list(labels)
+    return [values[line - 1] for line in table.lines]
+
+
 def _source_labels(domain: Domain, table: Table) -> list[object]:
     if domain.labels is not None:
-        values = list(domain.labels)
-        return [values[line - 1] for line in table.lines]
+        return _in_rows(domain.labels, table)
     if table.labels is not None:
         return table.labels
     if not table.path:
@@ -302,24 +316,23 @@ def _population(domain: Domain, table: Table, role: str) -> Population:
     )
 
 
-def _tagged(population: Population, table: Table, raw: Sequence[object], tags: TagSet) -> Population:
-    for text, row, line in zip(population.texts, raw, population.lines, strict=True):
-        words, found = len(text.split(" ")), len(words_of(row)) if row is not None else 0
-        if found not in (0, words):
-            place = f"{table.path or f'domain {population.name!r}'} {table.unit} {line}"
-            raise InputError(f"{place}: {found} tags for {words} words, expected one per word. Fix the row.")
-    ids = tags.encode(raw)
-    kept = np.flatnonzero([len(row) > 0 for row in ids])
-    dropped = {**population.dropped, **({"no tags": len(ids) - len(kept)} if len(kept) < len(ids) else {})}
-    full = dataclasses.replace(population, labels=ids, label_names=tags.names, dropped=dropped)
-    return select_rows(full, kept)
-
-
-def _labelled(population: Population, table: Table, raw: Sequence[object], label_set: LabelSet | TagSet) -> Population:
-    if isinstance(label_set, TagSet):
-        return _tagged(population, table, raw, label_set)
+def _labelled(population: Population, raw: Sequence[object], label_set: LabelSet | TagSet) -> Population:
+    """Return the rows that have a label, or tags; why the others were dropped is counted."""
     ids = label_set.encode(raw)
-    missing = int((ids < 0).sum())
-    dropped = {**population.dropped, **({"no label": missing} if missing else {})}
+    dropped = dict(population.dropped)
+    if isinstance(label_set, TagSet):
+        has_label = np.array([len(row) > 0 for row in ids], dtype=bool)
+        reasons = {"no tags": int((~has_label).sum())}
+    else:
+        has_label = ids >= 0
+        written = label_set.unknown(raw)  # what is left after undeclared labels were refused stands for "none"
+        reasons = {"no label": int((~has_label).sum()) - sum(written.values())}
+        reasons |= {_read_as_none(label, label_set.names): rows for label, rows in written.items()}
+    dropped |= {why: rows for why, rows in reasons.items() if rows}
     full = dataclasses.replace(population, labels=ids, label_names=label_set.names, dropped=dropped)
-    return select_rows(full, np.flatnonzero(ids >= 0))
+    return select_rows(full, np.flatnonzero(has_label))
+
+
+def _read_as_none(label: str, names: Sequence[str]) -> str:
+    declared = ", ".join(sorted([label, *names], key=lambda name: name != MINUS_ONE))
+    return f"the label {label} is read as none; task.labels: [{declared}] makes it a class"

@@ -12,12 +12,12 @@ import numpy as np
 
 from guidebook.data.columns import ALIASES, Columns, choose_columns, plain
 from guidebook.data.in_memory import CUT, is_broken
-from guidebook.data.labels import WORDS, normalise
 from guidebook.data.places import open_place, stem
 from guidebook.data.readers import READERS
 from guidebook.data.readers.contract import SHOWN, Problems, Row
-from guidebook.data.tags import words_of
+from guidebook.data.tags import tags_of, words_of
 from guidebook.data.texts import Column
+from guidebook.data.where import Condition, comparable
 from guidebook.errors import InputError, nearest
 
 __all__ = ["READERS", "Columns", "Table", "choose_columns", "read_table", "stem"]
@@ -78,7 +78,7 @@ def read_table(
     """
     path = Path(path)
     place = open_place(path, documents=documents)
-    allowed = {name: _allowed(value) for name, value in where.items()}
+    allowed = {name: Condition.of(value) for name, value in where.items()}
     rows = _collect(place.rows, columns, allowed, documents=documents)
     if not rows.names:
         raise InputError(f"{path}: the file holds no rows, expected texts. Check that it is the right file.")
@@ -94,7 +94,7 @@ def read_table(
         blank = blank | np.frombuffer(pair.blank, dtype=np.bool_)
     kept = np.flatnonzero(~blank)
     label = _column(rows, chosen.label)
-    raw = None if label is None else label.values(kept)
+    raw = None if label is None else [None if value == [] else value for value in label.values(kept)]
     _refuse_values(Problems(path, place.unit), rows, chosen, numbers, blank)
     if not len(kept):
         raise InputError(f"{path}: all {len(blank):,} rows have empty text. Check the column {chosen.text!r}.")
@@ -125,13 +125,13 @@ def _join_words(problems: Problems, rows: _Rows, chosen: Columns, numbers: Seque
         made = Column()
         for row, value in enumerate(rows.cells[name].values(np.arange(len(numbers)))):
             try:
-                words = words_of(value) if value is not None else ()
+                found = tags_of(value) if not join else " ".join(words_of(value)) if value is not None else None
             except InputError as error:
                 problems.add(numbers[row], f"{name}: {error}")
-                words = ()
-            if any(map(is_broken, words)):
+                found = None
+            if any(isinstance(part, str) and is_broken(part) for part in ([found] if join else found or ())):
                 problems.add(numbers[row], f"the {name} {CUT}")
-            made.append(None if value is None else " ".join(words) if join else words)
+            made.append(found)
         rows.cells[name] = made
     problems.report("Give lists of words and of tags, or texts that white space divides.")
 
@@ -150,20 +150,9 @@ def _refuse_values(problems: Problems, rows: _Rows, chosen: Columns, numbers: Se
                 problems.add(numbers[row], f"{name} holds {_kind(value)}, expected text.")
     if chosen.label is not None:
         for row, value in rows.cells[chosen.label].not_text():
-            if isinstance(value, list | dict) and not blank[row]:
+            if isinstance(value, list | dict) and value != [] and not blank[row]:  # an empty list is no label
                 problems.add(numbers[row], f"{chosen.label} holds {_kind(value)}, expected text or a number.")
     problems.report("Write plain values, or name another column under columns.")
-
-
-def _allowed(value: object) -> set[str]:
-    values = value if isinstance(value, list | tuple | set | frozenset) else [value]
-    return {_comparable(item) for item in values}
-
-
-def _comparable(value: object) -> str:
-    """A value of a `where` column: as a label, true and false always as 1 and 0, nested values as nothing."""
-    label = None if isinstance(value, list | dict) else normalise(value)
-    return "" if label is None else WORDS.get(label.casefold(), label)
 
 
 @dataclass
@@ -177,7 +166,7 @@ class _Rows:
 
 
 def _collect(
-    rows: Iterator[tuple[int, Row]], columns: Columns, allowed: Mapping[str, set[str]], *, documents: bool = False
+    rows: Iterator[tuple[int, Row]], columns: Columns, allowed: Mapping[str, Condition], *, documents: bool = False
 ) -> _Rows:
     """Return the rows that `where` keeps; with `documents`, the first column is kept whatever its name.
 
@@ -198,25 +187,30 @@ def _collect(
     return kept
 
 
-def _matches(row: Row, name: str, values: set[str], seen: set[str]) -> bool:
-    value = _comparable(row.get(name))
+def _matches(row: Row, name: str, wanted: Condition, seen: set[str]) -> bool:
+    value = comparable(row.get(name))
     if len(seen) < LISTED:
         seen.add(value)
-    return value in values
+    return wanted.holds(value)
 
 
-def _refuse_where(path: Path, allowed: Mapping[str, set[str]], rows: _Rows) -> None:
-    for name, values in allowed.items():
+def _refuse_where(path: Path, allowed: Mapping[str, Condition], rows: _Rows) -> None:
+    for name, wanted in allowed.items():
         if name not in rows.names:
             known = ", ".join(rows.names)
             raise InputError(
                 f"{path}: there is no column {name!r} for `where`.{nearest(name, rows.names)} Columns: {known}."
             )
-        for value in values if not rows.numbers else ():
-            found = ", ".join(sorted(rows.seen[name])[:SHOWN])
+        for found in wanted.ambiguous():
+            raise InputError(
+                f"{path}: `where` asks for {name} {found[0]}, and the column spells that number in several ways: "
+                f"{', '.join(found)}. Quote the one you mean: where: {{{name}: '{found[0]}'}}."
+            )
+        for value in wanted.values if not rows.numbers else ():
+            there = ", ".join(sorted(rows.seen[name])[:SHOWN])
             raise InputError(
                 f"{path}: no row is kept by where: {{{name}: {value}}}.{nearest(value, rows.seen[name])} "
-                f"Values found there: {found}. Correct `where`."
+                f"Values found there: {there}. Correct `where`."
             )
 
 

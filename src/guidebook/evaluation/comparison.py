@@ -15,6 +15,7 @@ from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.picks import ORACLE, SOURCE, Candidate, Pick, oriented, picks
 from guidebook.evaluation.ranking import holm, rank_correlation, ranks
 from guidebook.evaluation.statistics import Cell, GroupedDifference, grouped_difference, smallest_detectable
+from guidebook.evaluation.task_scores import ACCURACY
 
 Record = Mapping[str, Any]
 Over = Literal["sources", "draws", "rows"]
@@ -33,7 +34,7 @@ class Standing:
 
     name: str
     accuracy: float
-    """Mean over cells, 0..1."""
+    """Mean of the score that counts over cells, 0..1: the comparison's `metric`."""
     rank: float
     """Mean rank among the candidates, 1 is best."""
     regret: float
@@ -51,6 +52,8 @@ class Comparison:
 
     base: str
     labelled_rows: int | None
+    metric: str
+    """What every score, rank, difference and regret is of: "accuracy", or "entity_f1" where words are tagged."""
     candidates: tuple[Standing, ...]
     """Best mean accuracy first."""
     reference: str
@@ -88,10 +91,12 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
         if "candidate" not in record or "key" not in record:
             raise InputError("These are no records of a comparison: a record has no candidate. Run guidebook compare.")
         latest[record["key"]] = record
-    groups: dict[tuple[str, str, int | None], list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, str, int | None, str], list[Record]] = defaultdict(list)
+    metrics = {_task_of(record): record["metric"] for record in latest.values() if "metric" in record}
     for record in latest.values():
-        groups[record["base"], record["base_fingerprint"], record["labelled_rows"]].append(record)
-    return [_comparison(group) for group in groups.values()]
+        metric = record.get("metric") or metrics.get(_task_of(record), ACCURACY)  # one that failed has none
+        groups[record["base"], record["base_fingerprint"], record["labelled_rows"], metric].append(record)
+    return [_comparison(group, metric) for (*_, metric), group in groups.items()]
 
 
 def correct_of(record: Record) -> NDArray[np.bool_]:
@@ -100,7 +105,26 @@ def correct_of(record: Record) -> NDArray[np.bool_]:
     return found
 
 
-def _comparison(records: Sequence[Record]) -> Comparison:
+def values_of(record: Record) -> NDArray[np.float64]:
+    """(N,) what each test row adds to the score: whether it was right, or a text's part in entity F1 (`f1_by_row`)."""
+    return np.asarray(record["by_text"] if "by_text" in record else correct_of(record), dtype=np.float64)
+
+
+def score_of(record: Record) -> float:
+    """The score that counts of a record's model on the target, 0..1."""
+    return float(record.get("score", record["accuracy"]))
+
+
+def _task_of(record: Record) -> str:
+    return str((record.get("recipe") or {}).get("task"))
+
+
+def _source_score(record: Record) -> float | None:
+    found: float | None = record.get("source_score", record.get("source_accuracy"))
+    return found
+
+
+def _comparison(records: Sequence[Record], metric: str) -> Comparison:
     names = list(dict.fromkeys(record["candidate"] for record in records))
     table: dict[Place, dict[str, Record]] = defaultdict(dict)
     failed: dict[str, int] = defaultdict(int)
@@ -112,13 +136,14 @@ def _comparison(records: Sequence[Record]) -> Comparison:
             table.setdefault(place, {})  # type: ignore[arg-type]
             continue
         table[place][record["candidate"]] = record  # type: ignore[index]
-        directions[f"{record['source']} to {record['target']}"][record["candidate"]].append(record["accuracy"])
+        directions[f"{record['source']} to {record['target']}"][record["candidate"]].append(score_of(record))
     whole = {place: cell for place, cell in table.items() if len(cell) == len(names)}
     reference = TWIN if TWIN in names else names[0]
     over, standings = _standings(whole, names, reference)
     return Comparison(
         base=records[0]["base"],
         labelled_rows=records[0]["labelled_rows"],
+        metric=metric,
         candidates=tuple(sorted(standings, key=lambda standing: -standing.accuracy)),
         reference=reference,
         over=over,
@@ -140,7 +165,7 @@ def _standings(
     if not whole:
         return "rows", []
     cells = [[cell[name] for name in names] for cell in whole.values()]
-    accuracy = np.array([[record["accuracy"] for record in row] for row in cells])  # (cells, K)
+    accuracy = np.array([[score_of(record) for record in row] for row in cells])  # (cells, K)
     found = ranks(accuracy)
     oracle = np.array([_oracle(row) for row in cells])
     over = _claim(whole)
@@ -153,7 +178,7 @@ def _standings(
             float(accuracy[:, column].mean()),
             float(found[:, column].mean()),
             float((oracle - accuracy[:, column]).mean()),
-            _mean(row[column].get("source_accuracy") for row in cells),
+            _mean(_source_score(row[column]) for row in cells),
             _plain(differences[name], adjusted[name]) if name in differences else None,
             {
                 cost: _mean(row[column].get(cost) for row in cells)
@@ -165,8 +190,8 @@ def _standings(
 
 
 def _oracle(row: Sequence[Record]) -> float:
-    if len(row) < 2 or row[0]["rows"] < 2:
-        return float(max(record["accuracy"] for record in row))
+    if len(row) < 2 or len(values_of(row[0])) < 2:
+        return max(map(score_of, row))
     return picks([_candidate(record) for record in row], "")[ORACLE].accuracy
 
 
@@ -183,7 +208,7 @@ def _claim(whole: Mapping[Place, Any]) -> Over:
 def _difference(whole: Mapping[Place, Mapping[str, Record]], name: str, reference: str, over: Over) -> Any:
     runs = {run: number for number, run in enumerate(sorted({place[3:] for place in whole}))}
     cells: list[Cell] = [
-        (place[0], runs[place[3:]], place[1], correct_of(cell[name]).astype(float) - correct_of(cell[reference]))
+        (place[0], runs[place[3:]], place[1], values_of(cell[name]) - values_of(cell[reference]))
         for place, cell in whole.items()
     ]
     return grouped_difference(cells, over)
@@ -203,14 +228,14 @@ def _plain(difference: GroupedDifference, p_value: float) -> dict[str, Any]:
 
 def _candidate(record: Record) -> Candidate:
     scores = oriented(record.get("scores") or {})
-    return Candidate(record["candidate"], correct_of(record), record.get("source_accuracy"), scores)
+    return Candidate(record["candidate"], values_of(record), _source_score(record), scores)
 
 
 def _picks(whole: Mapping[Place, Mapping[str, Record]], flagship: str) -> list[dict[str, Any]]:
     found: dict[str, list[tuple[str, Pick]]] = defaultdict(list)
     for (source, *_), cell in whole.items():
         records = list(cell.values())
-        if records[0]["rows"] >= 2:
+        if len(values_of(records[0])) >= 2:
             for rule, pick in picks([_candidate(record) for record in records], flagship).items():
                 found[rule].append((source, pick))
     correlations = _correlations(whole)
@@ -252,7 +277,7 @@ def _estimates(records: Sequence[Record]) -> list[dict[str, Any]]:
     found: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for record in records:
         for name, guess in (record.get("estimates") or {}).items():
-            truth = record["accuracy"]
+            truth = score_of(record)
             found[name].append((guess["estimate"] - truth, guess["low"] <= truth <= guess["high"]))
     lines = [
         {

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from guidebook.errors import InputError
 
-Bools = NDArray[np.bool_]
 SOURCE, FLAGSHIP, RANDOM, ORACLE = "source accuracy", "always the flagship", "random", "oracle"
 
 
@@ -25,10 +24,10 @@ class Candidate:
     """One trained model of a cell, as its record tells it."""
 
     name: str
-    correct: Bools
-    """(N,) whether it was right on each test row of the target."""
+    correct: NDArray[Any]
+    """(N,) whether it was right on each test row of the target; of texts with tags, each one's part in entity F1."""
     source_accuracy: float | None
-    """On labelled source rows that were not trained on."""
+    """On labelled source rows that were not trained on: accuracy, or entity F1 where words are tagged."""
     scores: Mapping[str, float]
     """Label-free scores, higher is better (see `oriented`)."""
 
@@ -86,13 +85,13 @@ def oracle_accuracy(correct: ArrayLike, seed: int = 0) -> tuple[float, list[int]
     """Accuracy of the candidate that one half of the test rows chooses, on the other half; mean of both ways round.
 
     Args:
-        correct: (K, N) whether each of K candidates was right on each of N rows.
+        correct: (K, N) whether each of K candidates was right on each of N rows, or another score of each row.
         seed: Draws the halves; the same for every candidate.
 
     Returns:
         The accuracy, 0..1, weighted by rows, and the candidates that were chosen.
     """
-    right = np.asarray(correct, dtype=bool)
+    right = np.asarray(correct, dtype=np.float64)
     order = np.random.default_rng(seed).permutation(right.shape[1])
     halves = np.array_split(order, 2)
     hits, taken = 0.0, []

@@ -136,10 +136,20 @@ def paired_difference(correct_a: ArrayLike, correct_b: ArrayLike, seed: int = 0,
 def resampled_means(values: ArrayLike, draws: int, generator: np.random.Generator) -> Floats:
     """(draws,) means of bootstrap resamples of `values` (N,), drawn as counts of each distinct value."""
     distinct, counts = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)  # (U,), (U,)
+    return _drawn(distinct, counts, draws, generator) / float(counts.sum())
+
+
+def resampled_sums(values: ArrayLike, draws: int, generator: np.random.Generator) -> Floats:
+    """(draws, K) sums of bootstrap resamples of the rows of `values` (N, K), drawn as counts of each distinct row."""
+    distinct, counts = np.unique(np.asarray(values, dtype=np.float64), axis=0, return_counts=True)  # (U, K), (U,)
+    return _drawn(distinct, counts, draws, generator)
+
+
+def _drawn(distinct: Floats, counts: NDArray[np.int64], draws: int, generator: np.random.Generator) -> Floats:
     total = int(counts.sum())
     slices = max(1, draws * len(distinct) // 4_000_000)  # at most 32 MB of counts at a time
     sizes = [len(part) for part in np.array_split(np.empty(draws), slices)]
-    return np.concatenate([generator.multinomial(total, counts / total, size) @ distinct for size in sizes]) / total
+    return np.concatenate([generator.multinomial(total, counts / total, size) @ distinct for size in sizes])
 
 
 def bootstrap_groups(cells: Sequence[Cell], over: Literal["sources", "draws"] = "sources") -> Interval:

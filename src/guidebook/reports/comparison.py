@@ -11,6 +11,7 @@ import yaml
 from guidebook.errors import InputError
 from guidebook.evaluation.comparison import OVER, Comparison, Standing, comparisons
 from guidebook.evaluation.statistics import Interval
+from guidebook.evaluation.task_scores import METRICS
 from guidebook.reports.guesses import guess_name
 from guidebook.reports.intervals import Scale, difference_mark
 from guidebook.reports.page import environment
@@ -61,6 +62,7 @@ def _view(found: Comparison) -> dict[str, Any]:
         "reference": found.reference,
         "failed": found.failed,
         "over": OVER[found.over],
+        "metric": METRICS[found.metric],
         "marks": [difference_mark(arm_name(n), Interval(d["estimate"], d["low"], d["high"]), scale) for n, d in tested],
         "ticks": scale.ticks(),
         "zero": scale.place(0.0),
@@ -111,7 +113,7 @@ def verdict(found: Comparison) -> str:
 
 def _candidates(found: Comparison) -> Table:
     against = (f"minus {arm_name(found.reference)}", "95 % interval", "p (Holm)")
-    columns = ("candidate", "accuracy %", "rank", *against, "regret", "source %")
+    columns = ("candidate", f"{METRICS[found.metric]} %", "rank", *against, "regret", "source %")
     rows = tuple(_standing(standing) for standing in found.candidates)
     return Table(f"Candidates; intervals for {OVER[found.over]}", columns, "lrrrrrrr", rows)
 
@@ -156,7 +158,8 @@ def _picks(found: Comparison) -> Table:
         correlation = "" if line["correlation"] is None else f"{line['correlation']:+.2f}"
         means = (percent(line["accuracy"]), points(line["regret"]), interval, correlation)
         rows.append((guess_name(line["rule"]), *means, f"{line['cells']}", took + more))
-    columns = ("rule of choice", "accuracy %", "regret", "95 % interval", "correlation", "cells", "took, times")
+    score = f"{METRICS[found.metric]} %"
+    columns = ("rule of choice", score, "regret", "95 % interval", "correlation", "cells", "took, times")
     return Table("What each rule of choice gets", columns, "lrrrrrl", tuple(rows))
 
 
@@ -182,7 +185,8 @@ def _directions(found: Comparison) -> Table:
         for where, values in found.directions.items()
     )
     columns = ("direction", *(arm_name(name) for name in names))
-    return Table("Accuracy by direction, %, mean over draws", columns, "l" + "r" * len(names), rows)
+    name = METRICS[found.metric]
+    return Table(f"{name[0].upper()}{name[1:]} by direction, %, mean over draws", columns, "l" + "r" * len(names), rows)
 
 
 def _p_value(value: float) -> str:

@@ -62,4 +62,5 @@ def _check_labels(labels: tuple[str, ...]) -> None:
     if isinstance(labels, str):
         raise InputError(f"task.labels is the text {labels!r}, expected a list: [negative, positive].")
     if len(labels) < 2 or len(set(labels)) != len(labels):
-        raise InputError(f"task.labels is {list(labels)}, expected two or more different names. Name each once.")
+        quote = " YAML reads 1.10 as the number 1.1: quote such names." if any("." in name for name in labels) else ""
+        raise InputError(f"task.labels is {list(labels)}, expected two or more different names. Name each once.{quote}")

@@ -11,6 +11,7 @@ import numpy as np
 from guidebook.data.brought import labelled_by_hand
 from guidebook.data.corpus import documents, labels_of
 from guidebook.data.domains import Population, select_rows
+from guidebook.data.gold import reveal_gold
 from guidebook.data.probabilities import read_probabilities
 from guidebook.data.streams import Stream, seed_for
 from guidebook.data.tags import flat
@@ -286,13 +287,13 @@ class Run:
             InputError: the target has no labels.
         """
         population = self._test
-        if population.hidden is None:
+        gold = reveal_gold(population, self._corpus.labels, "oracle")
+        if gold is None:
             raise InputError(f"{population.path}: target_oracle reads the target's labels, and there are none.")
-        labels = self._corpus.labels.encode(population.hidden.reveal("oracle"))
+        labels = gold.rows
         part = np.random.default_rng(seed_for(self._seed, "folds")).permutation(len(labels)) % folds
         words = labels.dtype == object
-        known = np.array([len(row) > 0 for row in labels]) if words else labels >= 0
-        outside = np.flatnonzero((part != fold) & known)
+        outside = np.flatnonzero((part != fold) & gold.labelled)
         rest = select_rows(population, outside)
         stream = self._material.labelled(f"target without fold {fold}", (rest,), flat(labels[outside]))
         inside = np.repeat(part == fold, [len(row) for row in labels]) if words else part == fold

@@ -218,10 +218,10 @@ def load_text(domain: Domain, role: str, *, words: bool = False, documents: bool
 
 def _read(domain: Domain, *, labels: bool = True, words: bool = False, documents: bool = False) -> Table:
     table = _table(domain, labels=labels, words=words, documents=documents)
-    raw = table.labels if domain.labels is None else _in_rows(domain.labels, table)
-    if words and labels and raw is not None:
+    if words and labels:
+        raw = table.labels if domain.labels is None else _in_rows(domain.labels, table)
         place = f"{table.path or f'domain {domain.name!r}'} {table.unit}"
-        check_lengths(table.texts, raw, place, table.lines)
+        check_lengths(table.texts, raw or [None] * len(table.texts), place, table.lines)
     return table
 
 

@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +249,33 @@ def test_losses_equal_a_loop_over_single_tokens(book):
             assert found[place] == pytest.approx(expected, abs=1e-4)
             place += 1
     assert place == len(found)
+
+
+def test_windows_of_a_document_are_read_without_copying_it():
+    """Against a loop over the whole document with its start token; a window takes memory of a window's size."""
+    from guidebook.data.tokens import Tokens
+    from guidebook.training.scoring import _batch
+
+    lengths = np.array([3, 40, 1, 17, 8])
+    ids = np.arange(100, 100 + lengths.sum()).astype(np.int32)
+    tokens = Tokens(ids, np.concatenate([[0], np.cumsum(lengths)]), "made")
+    windows = windows_over(lengths, 8)
+    found = _batch(tokens, windows, 8, start=7)
+    for row, (document, begin, first, last) in enumerate(windows.tolist()):
+        whole = [7, *tokens[document].tolist()]
+        assert found[0][row].tolist() == whole[begin:last] + [7] * (8 - last + begin)
+        assert found[1][row].sum() == last - begin
+        of_row = (found[2] // 8 == row).numpy()
+        assert found[3][of_row].tolist() == whole[first + 1 : last + 1]
+        assert (found[2][of_row] % 8).tolist() == list(range(first - begin, last - begin))
+        assert tokens.ids[found[4][of_row]].tolist() == whole[first + 1 : last + 1]
+    assert found[0].dtype == found[3].dtype == torch.int64
+    long = Tokens(np.zeros(4_000_000, np.int32), np.array([0, 4_000_000]), "long")
+    tracemalloc.start()
+    _batch(long, np.array([[0, 3_000_000, 3_000_004, 3_000_008]]), 8, start=7)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000
 
 
 def test_the_account_is_what_the_models_give(book):

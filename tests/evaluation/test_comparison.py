@@ -216,3 +216,11 @@ def test_plain_data_and_rows() -> None:
     (found,) = comparisons(records())
     assert found.plain()["candidates"][0]["name"] in NAMES
     assert correct_of({"correct": "0110"}).tolist() == [False, True, True, False]
+
+
+def test_a_comparison_without_source_only_says_what_its_differences_are_against() -> None:
+    assert comparisons(records())[0].note == ""
+    (found,) = comparisons([line for line in records() if line["candidate"] != "source_only"])
+    assert found.reference == "domain_fusion"
+    assert "no source_only among the candidates" in found.note
+    assert "against domain_fusion" in found.note

@@ -86,7 +86,7 @@ def test_a_masked_base_predicts_the_same_places_with_and_without_adapters(tiny_b
     assert min(found.alignment) < 0.999
     assert found == pytest.approx(found)
     assert seed_for(3, "general", 0) != seed_for(3, "general", ROWS_AT_ONCE)
-    with pytest.raises(InputError, match="fewer than two pieces"):
+    with pytest.raises(InputError, match="fewer than 4 pieces"):
         forgetting(host, ["the"], length=16)
 
 

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from guidebook.errors import InputError
 from guidebook.evaluation.statistics import (
@@ -162,10 +163,11 @@ def test_bootstrap_groups_equals_plain_loops() -> None:
     estimate, by_source, by_draw, by_rows = slow_group_errors(cells, draws=1500)
     sources, draws = bootstrap_groups(cells), bootstrap_groups(cells, "draws")
     assert sources.estimate == draws.estimate == pytest.approx(estimate)
-    half = math.hypot(3.182446 * math.sqrt(4 / 3) * by_source, 1.959964 * by_rows)  # t of 3 degrees of freedom
-    assert (sources.high - sources.low) / 2 == pytest.approx(half, rel=0.06)
-    half = math.hypot(2.306004 * math.sqrt(3 / 2) * by_draw, 1.959964 * by_rows)  # t of 4 * (3 - 1)
-    assert (draws.high - draws.low) / 2 == pytest.approx(half, rel=0.06)
+    for found, models, freedom in ((sources, math.sqrt(4 / 3) * by_source, 3), (draws, math.sqrt(3 / 2) * by_draw, 8)):
+        variance = models**2 + by_rows**2
+        pooled = variance**2 / (models**4 / freedom)  # Satterthwaite 1946, with the rows' variance known
+        half = stats.t.ppf(0.975, pooled) * math.sqrt(variance)
+        assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.06)
 
 
 def test_bootstrap_groups_weighs_draws_inside_sources_and_targets_inside_draws() -> None:
@@ -193,6 +195,22 @@ def test_bootstrap_groups_covers(over: str, design: dict, widest: float) -> None
     intervals = [bootstrap_groups(study(trial, **design), over) for trial in range(400)]
     inside = sum(interval.low <= 0.02 <= interval.high for interval in intervals) / len(intervals)
     assert 0.93 <= inside <= widest  # 95 % less two standard errors of 400 trials; see "a little too wide"
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("freedom", [1, 2, 3, 7])
+def test_grouped_intervals_hold_the_truth_as_often_as_they_say(freedom: int, ratio: float) -> None:
+    """Simulated: a model error estimated with few degrees of freedom beside a row error that is known."""
+    generator = np.random.default_rng(freedom)
+    trials = 6000
+    estimates = generator.normal(scale=math.hypot(ratio, 1.0), size=trials)
+    errors = ratio * np.sqrt(generator.chisquare(freedom, trials) / freedom)
+    cases = [GroupedDifference(e, m, freedom, 1.0) for e, m in zip(estimates.tolist(), errors.tolist(), strict=True)]
+    intervals = [case.interval for case in cases]
+    covered = np.mean([interval.low <= 0 <= interval.high for interval in intervals])
+    assert 0.93 < covered < (0.96 if freedom >= 3 else 0.995)
+    rejected = np.mean([case.p_value < 0.05 for case in cases[:500]])
+    assert rejected == pytest.approx(1 - np.mean([i.low <= 0 <= i.high for i in intervals[:500]]))
 
 
 def test_a_source_is_one_piece_of_evidence_however_many_targets_it_has() -> None:
@@ -236,8 +254,6 @@ def test_smallest_detectable_is_found_with_its_power() -> None:
 
 def test_the_p_value_goes_with_the_interval() -> None:
     """One test without row noise is Student's, one without model noise is the normal test; mixed, p = 0.05 at 95 %."""
-    from scipy import stats
-
     only_models = GroupedDifference(0.02, 0.008, 3, 0.0)
     assert only_models.p_value == pytest.approx(2 * stats.t.sf(0.02 / 0.008, 3), abs=1e-9)
     only_rows = GroupedDifference(-0.02, 0.0, 1, 0.009)
@@ -245,8 +261,12 @@ def test_the_p_value_goes_with_the_interval() -> None:
     for estimate in (0.001, 0.02, 0.05, 0.2):
         found = GroupedDifference(estimate, 0.01, 4, 0.012)
         assert found.interval.within_noise == (found.p_value >= 0.05)
-    half = GroupedDifference(0.0, 0.01, 4, 0.012).interval.high
-    assert GroupedDifference(half, 0.01, 4, 0.012).p_value == pytest.approx(0.05, abs=1e-9)
+        few = GroupedDifference(estimate, 0.01, 1, 0.012)
+        assert few.interval.within_noise == (few.p_value >= 0.05)
+    for freedom in (1, 2, 3, 4, 40):
+        half = GroupedDifference(0.0, 0.01, freedom, 0.012).interval.high
+        assert GroupedDifference(half, 0.01, freedom, 0.012).p_value == pytest.approx(0.05, abs=1e-9)
+    assert GroupedDifference(0.03, 1e-300, 4, 0.012).p_value == pytest.approx(2 * stats.norm.sf(2.5))
     assert GroupedDifference(0.0, 0.01, 4, 0.0).p_value == 1.0
     assert GroupedDifference(0.0, 0.0, 4, 0.0).p_value == 1.0
 

@@ -105,6 +105,7 @@ def test_given_chances_are_looked_up_by_row_and_their_hash_is_in_the_key() -> No
     found = SoftTaskLoss(stream=None, chances=chances)([view])["loss"]  # type: ignore[arg-type,list-item]
     slow = soft_cross_entropy(STUDENT[:2], torch.tensor(chances.values[[1, 0]]).float()).sum()
     assert float(found) == pytest.approx(float(slow))
+    assert chances.on(torch.device("cpu")) is chances.on(torch.device("cpu"))  # copied once, not in every step
     changed = chances.values.copy()
     changed[2, 0] = 0.99
     assert repr(Chances(changed)) != repr(chances) == repr(Chances(chances.values.copy()))

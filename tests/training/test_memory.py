@@ -8,6 +8,7 @@ import torch
 from guidebook.adapters.host import Host
 from guidebook.adapters.presets import Full, Houlsby, LoRA
 from guidebook.errors import InputError, RunError
+from guidebook.training import memory
 from guidebook.training.memory import available_megabytes, empty_base, memory_explained, memory_needed, saved_bytes
 from guidebook.training.settings import Training
 from tiny_causal import save
@@ -81,6 +82,25 @@ def test_other_bases_are_left_out(tiny_base, base):
     with pytest.raises(InputError, match="no such folder"):
         memory_needed("./nowhere", Houlsby(), TRAIN)
     assert available_megabytes() > 100
+
+
+def test_what_is_available_is_what_is_free(tmp_path, monkeypatch):
+    (tmp_path / "meminfo").write_text("MemTotal:  4000 kB\nMemFree: 10 kB\nMemAvailable:   1000 kB\n")
+    assert memory._system_bytes(tmp_path / "meminfo") == 1_024_000
+    assert memory._system_bytes(tmp_path / "none") is None
+    for name, text in (("max", "900\n"), ("current", "700\n"), ("stat", "anon 5\ninactive_file 50\n")):
+        (tmp_path / f"memory.{name}").write_text(text)
+    assert memory._container_bytes(tmp_path) == 250
+    (tmp_path / "memory.max").write_text("max\n")  # no limit
+    assert memory._container_bytes(tmp_path) is None
+    monkeypatch.setattr(memory, "_system_bytes", lambda: 3e6)
+    monkeypatch.setattr(memory, "_container_bytes", lambda: 2e6)
+    assert available_megabytes() == 2.0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (5_000_000, 80_000_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 3_000_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 1_000_000)
+    assert available_megabytes() == 7.0
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,8 @@ class Comparison:
     reference: str
     over: Over
     """What the intervals speak about."""
+    note: str
+    """What is to be known about the reference, or "": every difference is against it, whichever it is."""
     picks: tuple[dict[str, Any], ...]
     """Per rule: rule, accuracy, regret (means over cells), cells, low and high of the regret where they can be had,
     took (candidate -> times), correlation of its score with the accuracy over candidates (mean over cells)."""
@@ -147,6 +149,7 @@ def _comparison(records: Sequence[Record], metric: str) -> Comparison:
         candidates=tuple(sorted(standings, key=lambda standing: -standing.accuracy)),
         reference=reference,
         over=over,
+        note="" if reference == TWIN else _without_twin(reference),
         picks=tuple(_picks(whole, records[-1]["flagship"])) if len(names) > 1 else (),
         estimates=tuple(_estimates(records)),
         cells=len(whole),
@@ -156,6 +159,13 @@ def _comparison(records: Sequence[Record], metric: str) -> Comparison:
             where: {name: float(np.mean(values)) for name, values in found.items()}
             for where, found in directions.items()
         },
+    )
+
+
+def _without_twin(reference: str) -> str:
+    return (
+        f"There is no {TWIN} among the candidates, so differences are against {reference}, which stands first: they do "
+        f"not say whether adapting helps. Add {TWIN} to compare.methods for that."
     )
 
 

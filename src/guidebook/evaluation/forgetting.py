@@ -19,7 +19,7 @@ from guidebook.data.streams import Stream, seed_for
 from guidebook.data.tokens import chunk, tokenise
 from guidebook.errors import InputError
 from guidebook.evaluation.seen import Floats
-from guidebook.evaluation.similarity import cka
+from guidebook.evaluation.similarity import LEAST_ROWS, cka
 from guidebook.evaluation.statistics import Interval, resampled_means
 from guidebook.tasks.heads import pool
 from guidebook.training.plan import inputs_of, next_tokens, pad
@@ -45,7 +45,7 @@ class Forgetting:
     divergence: float
     """Mean Kullback-Leibler divergence from the base's predictions to the adapted ones, nats per predicted token."""
     alignment: tuple[float, ...]
-    """CKA of mean-pooled states with the base's, 0..1, one per layer, embeddings first."""
+    """CKA of mean-pooled states with the base's, 1 at most, one per layer, embeddings first."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def forgetting(host: Host, texts: Sequence[str], *, length: int = 128, rows: int
         Kornblith et al. 2019, Similarity of Neural Network Representations Revisited, for the alignment of layers.
 
     Raises:
-        InputError: the texts give fewer than two pieces with something to predict.
+        InputError: the texts give fewer than four pieces with something to predict.
     """
     host.model.eval()
     losses: list[tuple[Floats, Floats]] = []
@@ -128,8 +128,8 @@ def forgetting(host: Host, texts: Sequence[str], *, length: int = 128, rows: int
                 kept.append(_pooled(found, batch.mask))
     increases = np.concatenate([after - before for before, after in losses]) if losses else np.zeros(0)
     increases = increases[np.isfinite(increases)]
-    if len(increases) < 2:
-        raise InputError("The general text gives fewer than two pieces to predict. Give more text.")
+    if len(increases) < LEAST_ROWS:
+        raise InputError(f"The general text gives fewer than {LEAST_ROWS} pieces to predict. Give more text.")
     means = resampled_means(increases, 2000, np.random.default_rng(seed))
     low, high = np.quantile(means, [0.025, 0.975])
     layers = [[np.concatenate(part) for part in zip(*side, strict=True)] for side in states]

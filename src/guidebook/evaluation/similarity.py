@@ -11,25 +11,44 @@ from guidebook.evaluation.statistics import Interval, accuracy_interval, paired_
 PROBE_FOLDS = 5
 
 
-def cka(first: Floats, second: Floats) -> float:
-    """Linear centred kernel alignment of two sets of representations (N, H), (N, G) of the same rows, 0..1.
+LEAST_ROWS = 4
+"""Rows that an unbiased alignment needs."""
 
-    1 where one is the other, rotated and scaled.
+
+def cka(first: Floats, second: Floats) -> float:
+    """Linear centred kernel alignment of two sets of representations (N, H), (N, G) of the same rows, -1..1.
+
+    1 where one is the other, rotated and scaled; 0 on average where they have nothing to do with each other.
+
+    Raises:
+        InputError: not the same rows, or fewer than four.
 
     Reference:
-        Kornblith et al. 2019, Similarity of Neural Network Representations Revisited, equation 3 with linear kernels.
+        Kornblith et al. 2019, Similarity of Neural Network Representations Revisited, equation 3 with linear kernels;
+        Nguyen et al. 2021, Do Wide and Deep Networks Learn the Same Things?, ICLR, equation 3; Song et al. 2012,
+        Feature Selection via Dependence Maximization, JMLR 13, equation 5.
+    Differs: from the first, the dependence is the unbiased estimate, as in the second. The biased one rises to 1 where
+        rows are fewer than features, whatever the features are: that of noise is above 0.7 with 256 rows of 768.
     """
-    if len(first) != len(second):
-        raise InputError(f"CKA compares the same rows, found {len(first)} and {len(second)}.")
+    if len(first) != len(second) or len(first) < LEAST_ROWS:
+        raise InputError(
+            f"CKA compares the same rows, at least {LEAST_ROWS} of them, found {len(first)} and {len(second)}."
+        )
     one, two = first - first.mean(0), second - second.mean(0)
-    # Grams of rows or of features, whichever is smaller: the norms are the same.
-    if len(first) < max(first.shape[1], second.shape[1]):
-        left, right = one @ one.T, two @ two.T
-        cross, own = float((left * right).sum()), float(np.linalg.norm(left) * np.linalg.norm(right))
-    else:
-        cross = float(np.linalg.norm(one.T @ two) ** 2)
-        own = float(np.linalg.norm(one.T @ one) * np.linalg.norm(two.T @ two))
-    return cross / own if own > 0 else 0.0
+    own = _dependence(one, one) * _dependence(two, two)
+    return _dependence(one, two) / float(np.sqrt(own)) if own > 0 else 0.0
+
+
+def _dependence(one: Floats, two: Floats) -> float:
+    """Return N (N - 3) times the unbiased estimate of HSIC under linear kernels: no row is compared with itself."""
+    count = len(one)
+    own = [(rows * rows).sum(1) for rows in (one, two)]  # (N,) the diagonals of both kernels, which are left out
+    sums = [rows @ rows.sum(0) - diagonal for rows, diagonal in zip((one, two), own, strict=True)]  # (N,)
+    # Kernels of rows or of features, whichever is smaller: the sum of products is the same.
+    small = count < max(one.shape[1], two.shape[1])
+    products = ((one @ one.T) * (two @ two.T)).sum() if small else np.square(one.T @ two).sum()
+    found = products - own[0] @ own[1] + sums[0].sum() * sums[1].sum() / ((count - 1) * (count - 2))
+    return float(found - 2 / (count - 2) * (sums[0] @ sums[1]))
 
 
 def probe_retention(base: Floats, adapted: Floats, labels: Ints, seed: int = 0) -> dict[str, Interval]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar, Literal
 
@@ -23,6 +23,13 @@ class Chances:
     """Probabilities (N, C), a row per text; shown as their hash, which is what enters a stage's key."""
 
     values: np.ndarray
+    _on: dict[torch.device, Tensor] = field(default_factory=dict, init=False)
+
+    def on(self, device: torch.device) -> Tensor:
+        """Return them (N, C) in float32 on a device, copied there once and not in every step."""
+        if device not in self._on:
+            self._on[device] = torch.from_numpy(self.values).float().to(device)
+        return self._on[device]
 
     def __repr__(self) -> str:
         return f"Chances({xxhash.xxh3_128_hexdigest(np.ascontiguousarray(self.values, np.float64).tobytes())})"
@@ -59,5 +66,5 @@ class SoftTaskLoss:
         """Return the summed cross-entropy."""
         view = views[0]
         logits = view.modules["head"](view.hidden, view.mask)  # (B, C)
-        chances = torch.from_numpy(self.chances.values).float().to(logits.device)[view.labels]  # (N, C) -> (B, C)
+        chances = self.chances.on(logits.device)[view.labels]  # (N, C) -> (B, C)
         return {"loss": soft_cross_entropy(logits, chances).sum()}

@@ -59,6 +59,7 @@ def _view(found: Comparison) -> dict[str, Any]:
         "verdict": verdict(found),
         "look": _look([difference for _, difference in tested]),
         "heading": heading(found),
+        "note": found.note,
         "reference": found.reference,
         "failed": found.failed,
         "over": OVER[found.over],

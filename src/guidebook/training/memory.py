@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -138,13 +139,34 @@ def saved_bytes(model: nn.Module, lm_head: nn.Module, rows: int, width: int) -> 
 
 
 def available_megabytes() -> float | None:
-    """Return the memory of the device that trains, in megabytes; None where the system does not say."""
-    if torch.cuda.is_available():
-        return float(torch.cuda.get_device_properties(0).total_memory) / 1e6
-    from guidebook.evaluation.records import machine
+    """Return the memory that is free on the device that trains, in megabytes; None where the system does not say.
 
-    found = machine()["memory_gb"]
-    return float(found) * 2**30 / 1e6 if found is not None else None
+    On a GPU what other processes hold is not free, what torch holds unused is. On a processor it is what the system
+    could give without swapping, and no more than a container's limit leaves.
+    """
+    if torch.cuda.is_available():
+        unused = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return float(torch.cuda.mem_get_info()[0] + unused) / 1e6
+    found = [value for value in (_system_bytes(), _container_bytes()) if value is not None]
+    return min(found) / 1e6 if found else None
+
+
+def _system_bytes(place: Path = Path("/proc/meminfo")) -> float | None:
+    """Return the bytes that Linux could give to a new process."""
+    with suppress(OSError, ValueError, IndexError):
+        lines = dict(line.split(":", 1) for line in place.read_text(encoding="utf8").splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            return 1024.0 * int(lines["MemAvailable"].split()[0])
+    return None
+
+
+def _container_bytes(place: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Return the bytes that are left of a container's limit; files that were only read can be dropped and count not."""
+    with suppress(OSError, ValueError):
+        limit, used = (int((place / name).read_text(encoding="utf8")) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (place / "memory.stat").read_text(encoding="utf8").splitlines())
+        return max(0.0, float(limit - used + int(stat.get("inactive_file", 0))))
+    return None
 
 
 @contextmanager

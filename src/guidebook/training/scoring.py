@@ -109,11 +109,11 @@ def _batch(
     mask = np.zeros((len(windows), width), dtype=np.int64)
     places, targets, where = [], [], []
     for row, (document, begin, first, last) in enumerate(windows.tolist()):
-        whole = np.concatenate([[start], tokens[document]])
-        ids[row, : last - begin] = whole[begin:last]
+        text, opens = tokens[document], int(begin == 0)  # a view; `start` of the batch stands at input 0 already
+        ids[row, opens : last - begin] = text[begin + opens - 1 : last - 1]
         mask[row, : last - begin] = 1
         places.append(np.arange(first, last) - begin + row * width)
-        targets.append(whole[first + 1 : last + 1])
+        targets.append(text[first:last].astype(np.int64))
         where.append(np.arange(first, last) + int(tokens.offsets[document]))
     flat, goals = (torch.from_numpy(np.concatenate(part)) for part in (places, targets))
     return torch.from_numpy(ids), torch.from_numpy(mask), flat, goals, np.concatenate(where)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from peft import HRAConfig, LoHaConfig, LoKrConfig, OFTConfig
 from torch import nn
 
 from guidebook.adapters.bases import Base
@@ -19,10 +23,11 @@ from guidebook.adapters.invertible import Invertible
 from guidebook.adapters.parallel import Parallel
 from guidebook.adapters.pfeiffer import Pfeiffer
 from guidebook.adapters.phm import phm_matrix
-from guidebook.adapters.presets import Houlsby, LoRA
+from guidebook.adapters.presets import KINDS, Houlsby, LoRA
 from guidebook.adapters.union import Union
 from guidebook.errors import InputError
 from guidebook.training.tap import Tap
+from tiny import small_adapter
 
 IDS = torch.arange(5, 19).reshape(2, 7)
 INPUTS = {"input_ids": IDS, "attention_mask": torch.ones_like(IDS)}
@@ -469,3 +474,61 @@ def test_unions_are_of_two_kinds_or_more(hosts):
         hosts("bert").add("one", Union((LoRA(), Houlsby())), 0)
     assert hosts("bert").names == []
     assert not hasattr(hosts("bert").model.bert.encoder.layer[0].output.dense, "base_layer")  # nothing half-made
+
+
+@dataclass(frozen=True)
+class New:
+    """A kind of PEFT that nothing here knows, with projections of its own names."""
+
+    config: Any
+    kind: str = "new"
+    learning_rate: float = 1e-3
+
+    def peft_config(self, model, placement):
+        return self.config(target_modules=r".*\.(query|value)")
+
+
+def every_kind() -> list[Any]:
+    known = [small_adapter(kind) for kind in KINDS if kind != "full"]
+    made = [
+        partial(LoHaConfig, r=2),
+        partial(LoKrConfig, r=2),
+        partial(HRAConfig, r=2),
+        partial(OFTConfig, r=2, oft_block_size=0),
+    ]
+    return [*known, *(New(config) for config in made)]
+
+
+@pytest.mark.parametrize(
+    "kind", every_kind(), ids=lambda kind: getattr(kind, "config", partial(type(kind))).func.__name__
+)
+def test_first_weights_come_from_the_seed_alone(hosts, kind):
+    """Whatever the global generator did before, and whichever names the tuner gives to its projections."""
+    host = hosts("bert")
+
+    def first(seed: int, state: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(state)
+        before = torch.get_rng_state()
+        host.add("a", kind, seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        found = {name: value.detach().clone() for name, value in host._parameters("a").items()}
+        host.remove("a")
+        return found
+
+    one, same, other = first(5, 1), first(5, 2), first(6, 1)
+    assert one
+    assert one.keys() == same.keys()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    drawn = {name for name in one if not torch.equal(one[name], other[name])}
+    constant = [name for name in one if name not in drawn and float(one[name].float().std(correction=0)) > 0]
+    assert kind.kind in ("dora", "new") or not constant  # DoRA's magnitudes are the base's
+    assert drawn or kind.kind in ("ia3", "new")
+
+
+def test_a_new_kind_that_draws_draws_from_the_seed(hosts):
+    host, found = hosts("bert"), []
+    for seed in (0, 1):
+        host.add("a", New(partial(LoHaConfig, r=2)), seed)
+        found.append(host._parameters("a"))
+        host.remove("a")
+    assert any(not torch.equal(found[0][name], found[1][name]) for name in found[0])

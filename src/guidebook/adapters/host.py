@@ -131,7 +131,7 @@ class Host:
             self._configs[name] = ()
             self._whole.add(name)
             return
-        self._inject(name, configs)
+        self._inject(name, configs, seed)
         self._tuners.initialise(name, seed)
 
     def copy(self, name: str, new: str) -> None:
@@ -311,11 +311,11 @@ class Host:
             raise InputError(f"There is no adapter {name!r}.{nearest(name, self._configs)} Known: {known}.")
         return self._configs[name]
 
-    def _inject(self, name: str, configs: Sequence[PeftConfig]) -> None:
+    def _inject(self, name: str, configs: Sequence[PeftConfig], seed: int = 0) -> None:
         try:
             for config in configs:
                 config.base_model_name_or_path, config.inference_mode = self.base_id, False
-                self._tuners.inject(name, config)
+                self._tuners.inject(name, config, seed)
         except InputError:
             self._tuners.remove(name)
             raise

@@ -40,15 +40,15 @@ class Tuners:
         self.peft: dict[str, Any] = {}
         self._model = model
 
-    def inject(self, name: str, config: PeftConfig) -> None:
-        """Put an adapter's modules into the model.
+    def inject(self, name: str, config: PeftConfig, seed: int = 0) -> None:
+        """Put an adapter's modules into the model, with what its tuner draws drawn from the seed.
 
         Raises:
             InputError: the modules are not there, or another adapter stands in the way.
         """
         self._check_room(name, config)
         kind = str(config.peft_type.value)
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        with _seeded(seed, next(self._model.parameters()).device), warnings.catch_warnings():
             # PEFT finds adapters by structure now, so a name that is part of the tuner's prefix does no harm.
             warnings.filterwarnings("ignore", message=r"Adapter name .* should not be contained in the prefix")
             warnings.filterwarnings("ignore", message=r".*ensure_weight_tying.*")  # the inverse is the tie
@@ -139,7 +139,11 @@ class Tuners:
 
     @torch.no_grad()
     def initialise(self, name: str, seed: int) -> None:
-        """Draw each module's input projections from their own generators; the rest stays as the tuner made it."""
+        """Draw each module's input projections from their own generators; the rest stays as the tuner made it.
+
+        So first weights of the kinds that `_bound` knows depend on a module's name, not on the order of modules. What
+        it does not know comes from the seed all the same, see `inject`.
+        """
         for key, parameter in self.parameters(name).items():
             module, _, role = key.removeprefix(PEFT_ROOT).rpartition(".")
             module, _, projection = module.rpartition(".")
@@ -192,6 +196,17 @@ class Tuners:
                     if isinstance(module, Wrapper):
                         module.release()
                     setattr(parent, child, module.base_layer)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed while the context lasts, and leave the global generators as they were."""
+    is_gpu = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if is_gpu else []):
+        torch.default_generator.manual_seed(seed % 2**63)
+        if is_gpu:
+            torch.cuda.manual_seed(seed % 2**63)
+        yield
 
 
 def _bound(projection: str, role: str, parameter: Tensor) -> float | None:

@@ -179,8 +179,8 @@ def print_plan(console: Console, estimate: Mapping[str, Any]) -> None:
     if memory := estimate.get("memory"):
         console.print(escape(memory_text(memory)), soft_wrap=True)
     if "available_megabytes" in estimate:
-        too_little = f"This machine has {estimate['available_megabytes']:,.0f} MB free: nothing was loaded, "
-            "and no time measured."
+        too_little = f"This machine has {estimate['available_megabytes']:,.0f} MB free"
+        too_little += ": nothing was loaded, and no time measured."
         console.print(f"[bold red]{escape(too_little)}[/] Raise train.micro_batches, or lower train.max_length.")
         return
     console.print(plan_table(estimate.get("stages", ())))

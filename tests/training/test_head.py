@@ -50,6 +50,7 @@ def test_a_masked_head_in_chunks_equals_whole_logits(
     rows: list[int] = []
     host.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape[0]))
     monkeypatch.setattr("guidebook.losses.chunked.IN_CACHE", 1000)
+    monkeypatch.setattr("guidebook.losses.chunked.ROWS", 10)
     ours, ours_gradients = loss_and_gradients(host, stage, train)
     assert len(rows) > 3  # the whole, and the chunks
     monkeypatch.setattr("guidebook.training.model.finish_for", lambda host: None)

@@ -119,6 +119,7 @@ def test_chunked_losses_equal_whole_logits(base, monkeypatch):
     for family in ("gptj", "gemma2", "opt"):
         _, plain = plans(base(family))
         monkeypatch.setattr("guidebook.losses.chunked.IN_CACHE", 1000)
+        monkeypatch.setattr("guidebook.losses.chunked.ROWS", 10)
         ours, ours_grad = losses_and_gradients(base(family), plain)
         with monkeypatch.context() as patch:
             patch.setattr("guidebook.training.model.finish_for", lambda host: None)

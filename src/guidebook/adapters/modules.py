@@ -32,6 +32,11 @@ def bare_name(name: str) -> str:
     return re.sub(r"(^|\.)base_layer(?=\.|$)", "", name)
 
 
+def watched(module: Any) -> bool:
+    """Return whether something wants to see a module's call: a hook, or a `forward` of accelerate's that moves it."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
 def matched(model: Any, pattern: str) -> Iterator[tuple[str, Any]]:
     """Yield the base's modules whose whole name matches."""
     expression = re.compile(pattern)

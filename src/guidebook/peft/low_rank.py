@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
+from guidebook.adapters.modules import watched
 from guidebook.peft.wrapper import autocast_dtype
 
 
@@ -56,19 +57,14 @@ class LeanLoRA(PeftLinear):  # type: ignore[misc]
         for name in names:
             down, up = self.lora_A[name], self.lora_B[name]
             drops = self.training and not isinstance(self.lora_dropout[name], nn.Identity)
-            if drops or name in self.lora_variant or up.bias is not None or _watched(down) or _watched(up):
+            if drops or name in self.lora_variant or up.bias is not None or watched(down) or watched(up):
                 return False
         same = all(x.dtype == held.dtype for held in (base.weight, *(self.lora_A[name].weight for name in names)))
-        return not _watched(base) and (same or autocast_dtype(x) is not None)
+        return not watched(base) and (same or autocast_dtype(x) is not None)
 
 
 def _joined(weights: list[Tensor], axis: int) -> Tensor:
     return weights[0] if len(weights) == 1 else torch.cat(weights, axis)
-
-
-def _watched(module: nn.Module) -> bool:
-    """Return whether something wants to see the module's call: a hook, or a `forward` of accelerate's that moves it."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def lean(layer: nn.Module) -> None:

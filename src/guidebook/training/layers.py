@@ -16,8 +16,11 @@ from torch import nn
 from guidebook.adapters.feasible import check_training
 from guidebook.adapters.host import Host
 from guidebook.errors import InputError
+from guidebook.training import processes
+from guidebook.training.frozen import frozen_in
 from guidebook.training.lean_gelu import lean_activations
 from guidebook.training.settings import Training
+from guidebook.training.trainer import chosen_dtype
 
 
 def check_layers(host: Host, train: Training) -> None:
@@ -52,10 +55,14 @@ def running(host: Host, train: Training) -> Iterator[None]:
     Checkpointing keeps each layer's input and computes the rest again in the backward pass, with the same dropout: the
     gradients are the same. Compiling is layer by layer, so that all layers share one compilation, for any number of
     rows and tokens; sums are taken in another order, so gradients differ by rounding. The tap stays outside. Without a
-    compiler, which sees to it by itself, activations that are written out keep their input alone.
+    compiler, which sees to it by itself, activations that are written out keep their input alone. Where the stage
+    multiplies in bf16, frozen matrices are held in it; several processes may share a sharded model, whose parameters
+    have one type.
     """
     model: Any = host.model
     layers = layers_of(host) if train.compile else []
+    casts = chosen_dtype(train.dtype) == "bfloat16" and processes.count() == 1
+    dtype = torch.bfloat16 if casts else torch.float32
     if train.gradient_checkpointing:
         _newest(model, "enable")({"use_reentrant": False})
         # transformers lets the embeddings require a gradient, for reentrant checkpointing, and never takes it back:
@@ -64,7 +71,7 @@ def running(host: Host, train: Training) -> Iterator[None]:
     for layer in layers:
         layer.compile(dynamic=True)
     try:
-        with nullcontext() if train.compile else lean_activations(model):
+        with nullcontext() if train.compile else lean_activations(model), frozen_in(model, dtype):
             yield
     finally:
         for layer in layers:

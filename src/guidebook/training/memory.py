@@ -16,9 +16,10 @@ from guidebook.adapters.gptj_attention import attention_for
 from guidebook.adapters.placement import placement_for
 from guidebook.adapters.quantised import saved_quantisation
 from guidebook.errors import RunError
-from guidebook.losses.chunked import elements_on
+from guidebook.losses.chunked import rows_together
 from guidebook.training.settings import Training
 from guidebook.training.tap import Tap
+from guidebook.training.trainer import chosen_dtype
 
 WORD = 4
 """Bytes of a number in float32: weights in memory, adapters, their gradients and AdamW's two averages."""
@@ -85,15 +86,17 @@ def memory_needed(
         size, layers = next(model.parameters()).element_size(), int(text.num_hidden_layers)
         kept = kept // layers + layers * size * rows * train.max_length * int(text.hidden_size)
     whole = weights if adapter.kind == "full" else 0  # a second copy moves, the base's own stays
+    if not whole and quantise is None and base_dtype == "float32" and chosen_dtype(train.dtype) == "bfloat16":
+        whole = weights // 2  # frozen matrices are held in the type that multiplies, beside the base's own
     vocabulary = int(model.config.vocab_size)  # type: ignore[union-attr, arg-type]
-    chunk = elements_on("cuda" if torch.cuda.is_available() else "cpu")
+    together = rows_together(vocabulary, "cuda" if torch.cuda.is_available() else "cpu")
     found = {
         "weights": weights + whole,
         "adapter": WORD * moving,
         "gradients": WORD * moving,
         "optimiser": 2 * WORD * moving,
         "activations": kept,
-        "logits": LOGITS * WORD * min(max(chunk, vocabulary), rows * train.max_length * vocabulary),
+        "logits": LOGITS * WORD * vocabulary * min(together, rows * train.max_length),
     }
     found["total"] = sum(found.values()) - (found["adapter"] if adapter.kind == "full" else 0)
     megabytes = {name: round(value / 1e6, 1) for name, value in found.items()}

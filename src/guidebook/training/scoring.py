@@ -71,31 +71,30 @@ def token_nats(
     """
     host.model.eval()
     device, start = next(host.model.parameters()).device, start_token(host)
-    finish = finish_for(host)
+    finish, tap = finish_for(host), Tap(host.lm_head)
     windows = windows_over(tokens.lengths, width)
     windows = windows[np.argsort(windows[:, 1] - windows[:, 3], kind="stable")]  # longest first
     result = np.full(int(tokens.offsets[-1]), np.nan, dtype=np.float32)
     if listener is not None:
         listener.start("measure", len(windows))
     done = 0
-    with Tap(host.lm_head) as tap:
-        while done < len(windows):
-            longest = int(windows[done, 3] - windows[done, 1])
-            chosen = windows[done : done + max(1, TOKENS_PER_BATCH // longest)]
-            ids, mask, places, targets, where = _batch(tokens, chosen, longest, start)
-            inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
-            picks, goals = places.to(device), targets.to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=chosen_dtype(dtype) == "bfloat16"):
-                if finish is None:
-                    logits = tap.run(host.model, inputs, picks).logits.float()
-                    losses = torch.nn.functional.cross_entropy(logits, goals, reduction="none")
-                else:
-                    hidden = tap.run(host.model, inputs, picks[:0]).hidden.flatten(0, 1)[picks]
-                    losses = token_losses(hidden, goals, host.lm_head, finish)
-            result[where] = losses.float().cpu().numpy()
-            done += len(chosen)
-            if listener is not None:
-                listener.advance("measure", done)
+    while done < len(windows):
+        longest = int(windows[done, 3] - windows[done, 1])
+        chosen = windows[done : done + max(1, TOKENS_PER_BATCH // longest)]
+        ids, mask, places, targets, where = _batch(tokens, chosen, longest, start)
+        inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+        picks, goals = places.to(device), targets.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=chosen_dtype(dtype) == "bfloat16"):
+            with tap:
+                tapped = tap.run(host.model, inputs, picks if finish is None else picks[:0])
+            if finish is None:
+                losses = torch.nn.functional.cross_entropy(tapped.logits.float(), goals, reduction="none")
+            else:
+                losses = token_losses(tapped.hidden.flatten(0, 1)[picks], goals, host.lm_head, finish)
+        result[where] = losses.float().cpu().numpy()
+        done += len(chosen)
+        if listener is not None:
+            listener.advance("measure", done)
     if listener is not None:
         listener.finish("measure")
     return result

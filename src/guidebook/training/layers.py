@@ -19,6 +19,7 @@ from guidebook.errors import InputError
 from guidebook.training import processes
 from guidebook.training.frozen import frozen_in
 from guidebook.training.lean_gelu import lean_activations
+from guidebook.training.lean_norm import lean_norms
 from guidebook.training.settings import Training
 from guidebook.training.trainer import chosen_dtype
 
@@ -55,7 +56,7 @@ def running(host: Host, train: Training) -> Iterator[None]:
     Checkpointing keeps each layer's input and computes the rest again in the backward pass, with the same dropout: the
     gradients are the same. Compiling is layer by layer, so that all layers share one compilation, for any number of
     rows and tokens; sums are taken in another order, so gradients differ by rounding. The tap stays outside. Without a
-    compiler, which sees to it by itself, activations that are written out keep their input alone. Where the stage
+    compiler, which sees to it by itself, activations and norms that are written out keep their input alone. Where the stage
     multiplies in bf16, frozen matrices are held in it; several processes may share a sharded model, whose parameters
     have one type.
     """
@@ -71,7 +72,7 @@ def running(host: Host, train: Training) -> Iterator[None]:
     for layer in layers:
         layer.compile(dynamic=True)
     try:
-        with nullcontext() if train.compile else lean_activations(model), frozen_in(model, dtype):
+        with _lean(model) if not train.compile else nullcontext(), frozen_in(model, dtype):
             yield
     finally:
         for layer in layers:
@@ -80,6 +81,12 @@ def running(host: Host, train: Training) -> Iterator[None]:
             torch._dynamo.reset()  # the next stage has other adapters: stale code would count as recompilations
         if train.gradient_checkpointing:
             _newest(model, "disable")()
+
+
+@contextmanager
+def _lean(model: nn.Module) -> Iterator[None]:
+    with lean_activations(model), lean_norms(model):
+        yield
 
 
 def _newest(model: Any, what: str) -> Any:

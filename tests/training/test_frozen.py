@@ -93,9 +93,14 @@ def test_a_stage_in_bf16_casts_no_frozen_matrix_in_its_steps(host_of: Callable) 
 def test_a_stage_that_fails_leaves_the_base_as_it_was(dtype: str, host_of: Callable) -> None:
     host = host_of("llama", "lora")
     before = dict(host.model.named_parameters())
-    with pytest.raises(KeyboardInterrupt), running(host, Training(dtype=dtype)):  # type: ignore[arg-type]
-        assert (host.lm_head.weight.dtype == torch.bfloat16) == (dtype == "bfloat16")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with running(host, Training(dtype=dtype)):  # type: ignore[arg-type]
+            assert (host.lm_head.weight.dtype == torch.bfloat16) == (dtype == "bfloat16")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert all(value is before[name] for name, value in host.model.named_parameters())
     host.check_base()
 

@@ -67,10 +67,10 @@ def token_losses(hidden: Tensor, targets: Tensor, head: nn.Module, finish: Finis
     with torch.no_grad():
         size = rows or _rows_for(head, hidden)
         run = _Linear(head, hidden, size) if _is_plain(head) else head
-        for part, goals in zip(hidden.split(size), targets.split(size), strict=True):
+        for part, goals in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
             logits = run(part)  # (m, V)
             few = _at_once(logits)
-            for block, aims in zip(logits.split(few), goals.split(few), strict=True):
+            for block, aims in zip(torch.split(logits, few), torch.split(goals, few), strict=True):
                 found.append(functional.cross_entropy(finish(block).float(), aims, reduction="none"))
     return torch.cat(found)
 
@@ -126,11 +126,11 @@ def _reached(output: Tensor) -> list[Tensor]:
 class _Linear:
     """A frozen linear head in the number type in which it multiplies; every call writes to the same place."""
 
-    def __init__(self, head: nn.Module, hidden: Tensor, rows: int) -> None:
-        kind, held = hidden.device.type, head.weight.dtype
-        self.dtype: Any = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else held
-        self.weight: Tensor = head.weight.to(self.dtype)  # type: ignore[operator]  # (V, H)
-        self._bias = None if head.bias is None else head.bias.to(self.dtype)  # type: ignore[operator]
+    def __init__(self, head: Any, hidden: Tensor, rows: int) -> None:
+        kind = hidden.device.type
+        self.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else head.weight.dtype
+        self.weight: Tensor = head.weight.to(self.dtype)  # (V, H)
+        self._bias: Tensor | None = None if head.bias is None else head.bias.to(self.dtype)
         self._place = self.weight.new_empty((min(rows, len(hidden)), len(self.weight)))
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ class _Chunked(torch.autograd.Function):
 def _to_slopes(logits: Tensor, targets: Tensor, finish: Finish) -> Tensor:
     """Return the summed cross-entropy of a head's logits (m, V), which become its gradient by them, in place."""
     total, few = logits.new_zeros((), dtype=torch.float32), _at_once(logits)
-    for block, goals in zip(logits.split(few), targets.split(few), strict=True):
+    for block, goals in zip(torch.split(logits, few), torch.split(targets, few), strict=True):
         values = block.float()  # in float32 the block itself
         if finish is unchanged:
             total += _cross_entropy(values, goals)

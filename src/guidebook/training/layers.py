@@ -56,9 +56,9 @@ def running(host: Host, train: Training) -> Iterator[None]:
     Checkpointing keeps each layer's input and computes the rest again in the backward pass, with the same dropout: the
     gradients are the same. Compiling is layer by layer, so that all layers share one compilation, for any number of
     rows and tokens; sums are taken in another order, so gradients differ by rounding. The tap stays outside. Without a
-    compiler, which sees to it by itself, activations and norms that are written out keep their input alone. Where the stage
-    multiplies in bf16, frozen matrices are held in it; several processes may share a sharded model, whose parameters
-    have one type.
+    compiler, which sees to it by itself, activations and norms that are written out keep their input alone. Where a
+    stage multiplies in bf16, frozen matrices are held in it; not in several processes, which may share a sharded model,
+    whose parameters have one type.
     """
     model: Any = host.model
     layers = layers_of(host) if train.compile else []

@@ -30,7 +30,8 @@ class _RMSNorm(torch.autograd.Function):
         squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
         inverse = squares.div_(x.shape[-1]).add_(epsilon).rsqrt_()  # (..., 1)
         context.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight)
+        normed: Tensor = (x * inverse).mul_(weight)
+        return normed
 
     @staticmethod
     @once_differentiable

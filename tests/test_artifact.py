@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 import guidebook as gb
 import guidebook.training.engine as engine_module
-from guidebook import writing
 from guidebook.adaptation import adapt, evaluate
 from guidebook.adapters.host import Host
 from guidebook.artifact import load
@@ -263,7 +262,18 @@ def test_without_out_two_recipes_do_not_share_a_folder(books: Any, base: str, mo
     assert load(one.path).meta["serves"] == {"kitchen": "source_only"}
 
 
-@pytest.mark.parametrize("moment", ["_write_variants", "write_card", "write_report", "fsync_folder"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "writing._write_variants",
+        "writing.facts_json",
+        "writing.retire_audit",
+        "folders.note",
+        "folders._carry",
+        "folders.fsync_folder",
+        "folders._swap",
+    ],
+)
 def test_a_failure_while_writing_leaves_the_old_guidebook_whole(
     moment: str, books: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,7 +284,7 @@ def test_a_failure_while_writing_leaves_the_old_guidebook_whole(
     def fail(*arguments: Any, **settings: Any) -> None:
         raise OSError("torn")
 
-    monkeypatch.setattr(writing, moment, fail)
+    monkeypatch.setattr(f"guidebook.{moment}", fail)
     with pytest.raises(OSError, match="torn"):
         write_guidebook(place, dict(books("all").meta), [])
     assert {path.name: path.stat().st_mtime_ns for path in place.rglob("*")} == before

@@ -100,8 +100,9 @@ def test_the_whole_run_reads_target_labels_only_in_the_final_evaluation(
     began: list[str] = []
     told = adaptation.account
     monkeypatch.setattr(adaptation, "account", lambda *arguments: (began.append("account"), told(*arguments))[1])
-    with pytest.raises(Poisoned):
+    with pytest.raises(gb.RunError, match=r"predicts.*Missing: evaluation \(Poisoned") as stopped:
         adapt(tiny_recipe(tiny_base("bert"), targets=targets(Poison)))
+    assert isinstance(stopped.value.__cause__, Poisoned)
     assert began == ["account"]
     assert len([folder for folder in cache.iterdir() if (folder / "stage.json").exists()]) == 3
 

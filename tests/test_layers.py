@@ -24,6 +24,7 @@ LAYERS = [  # top first; a room may import its own row and the rows under it
         "text_evaluation",
         "artifact",
         "writing",
+        "completion",
         "evidence",
     }
     | {"label_free", "caution", "audit", "inspection", "retention"},
@@ -31,6 +32,7 @@ LAYERS = [  # top first; a room may import its own row and the rows under it
     {"training", "methods", "evaluation", "recipe", "jumpstart"},
     {"tasks", "losses"},
     {"data", "adapters", "peft"},
+    {"folders", "strict_json"},  # how anything is written: nothing of a person is lost, and JSON is JSON
     {"errors"},
 ]
 ROW = {room: len(LAYERS) - row for row, rooms in enumerate(LAYERS) for room in rooms}

@@ -25,14 +25,15 @@ from guidebook.training.run import Material
 NEVER_CUT = 2**31
 
 
-def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return what guidebook.json holds; target labels are revealed here, for the final evaluation, and nowhere else."""
-    corpus, method = material.corpus, name_of(recipe.method)
-    host = engine.host
-    adapters = _adapters(engine, outcomes, method)
-    total = host.base_parameters
-    moving = max((item["trainable_parameters"] for item in _stages(outcomes)), default=0)
-    per_domain = _megabytes_per_domain(outcomes, method)
+def essentials(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return what guidebook.json must hold so that the guidebook predicts, and empty places for all that is added.
+
+    Nothing is measured here.
+    """
+    corpus, host = material.corpus, engine.host
+    targets = [
+        {"name": p.name, "rows": 0, "transductive": False, "unknown_labels": {}, "scores": {}} for p in corpus.targets
+    ]
     return {
         "format": 1,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -43,7 +44,7 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
             "quantise": host.quantise,
             "quantised_from": host.quantised_from,
             "modules": host.modules,
-            "parameters": total,
+            "parameters": host.base_parameters,
             "model_type": host.config.model_type,
             "saw": list(recipe.base_saw),
         },
@@ -58,16 +59,42 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
             "tags": _tags(corpus.labels),
         },
         "recipe": recipe.resolved(),
-        "method": method,
+        "method": name_of(recipe.method),
         "label_free": getattr(recipe.method, "label_free", True),
-        "notes": {f"{o.arm} for {o.target}": o.notes for o in outcomes if o.notes},
+        "notes": {f"{o.arm} for {o.target}": list(o.notes) for o in outcomes if o.notes},
         "seed": recipe.seed,
+        "domains": [],
+        "stages": [],
+        "adapters": [],
+        "size": {
+            "trainable_share": 0.0,
+            "megabytes_per_domain": 0.0,
+            "base_megabytes": round(host.base_bytes / 1e6, 1),
+        },
+        "evaluation": {"source": {"name": "", "rows": 0, "scores": {}}, "targets": targets}
+        if recipe.task.labelled
+        else {"targets": [], "general": [], "samples": []},
+        "versions": versions(),
+        "machine": {},
+        "seconds": 0.0,
+    }
+
+
+def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return what a finished run adds to the essentials.
+
+    Target labels are revealed here, for the final evaluation, and nowhere else.
+    """
+    corpus, method = material.corpus, name_of(recipe.method)
+    host = engine.host
+    moving = max((item["trainable_parameters"] for item in _stages(outcomes)), default=0)
+    return {
         "domains": _domains(material, recipe.task.max_length or NEVER_CUT),
         "stages": _stages(outcomes),
-        "adapters": adapters,
+        "adapters": _adapters(engine, outcomes, method),
         "size": {
-            "trainable_share": moving / total,
-            "megabytes_per_domain": per_domain,
+            "trainable_share": moving / host.base_parameters,
+            "megabytes_per_domain": _megabytes_per_domain(outcomes, method),
             "base_megabytes": round(host.base_bytes / 1e6, 1),
         },
         "evaluation": _labelled(corpus, outcomes, method)
@@ -76,7 +103,6 @@ def account(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequen
             **text_evaluation(material, engine, outcomes, recipe.task.group),
             "samples": text_samples(material, engine, outcomes, recipe.task.prompts),
         },
-        "versions": versions(),
         "machine": machine(),
     }
 

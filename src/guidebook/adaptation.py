@@ -1,22 +1,23 @@
 """The whole flow, top to bottom.
 
 read -> hide the targets' labels -> tokens -> frozen base -> for every stage of the method: plan batches, train or
-reuse -> evaluate -> save. Every other file is one idea whose name you meet here.
+reuse -> save what predicts -> evaluate and add the rest. Every other file is one idea whose name you meet here.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from guidebook.account import account
+from guidebook.account import account, essentials
 from guidebook.artifact import Guidebook, load
 from guidebook.assessment import evaluate
+from guidebook.completion import MISSING, Completion
 from guidebook.data.domains import Population
 from guidebook.errors import InputError
 from guidebook.evidence import evidence
@@ -47,13 +48,15 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
 
     Args:
         recipe: What to adapt, to what, how.
-        out: Folder of the artifact; it must be new, empty, or a guidebook (which is then replaced as a whole).
+        out: Folder of the artifact; it must be new, empty, or a guidebook, which is then replaced as a whole; files in
+            it that a person wrote or changed are kept.
             Without it the guidebook stands in the cache.
         listener: Hears of the progress.
 
     Raises:
         InputError: the data or the recipe is wrong; nothing was trained.
-        RunError: the run failed; the same call goes on from the last complete checkpoint.
+        RunError: the run failed; the same call goes on from the last complete checkpoint. Where only what comes after
+            the training failed, the guidebook is in its place and predicts.
     """
     began = time.monotonic()
     processes.join()
@@ -65,25 +68,45 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
     material, engine = prepare(recipe, listener)
     listener.announce(plan_ahead(recipe, material, engine))
 
-    outcomes = []
-    for arm, method in arms(recipe, material):
-        for target in material.corpus.targets:
-            outcomes.append(follow(arm, method, target, material, engine))
-    results = account(recipe, material, engine, outcomes)
-    closer, known = None, None
-    if recipe.task.labelled:
-        results["scores"], known = label_free(material, engine, outcomes)
-        for name, notes in broken_assumptions(recipe.method, results["scores"]).items():
-            results["notes"].setdefault(f"{results['method']} for {name}", []).extend(notes)
-            listener.note(f"{name}: {notes[0]}")
-        closer = evidence(recipe, material, engine, outcomes)
+    targets = material.corpus.targets
+    runs = [trained(*arm, target, material, engine) for arm in arms(recipe, material) for target in targets]
+    outcomes = [outcome for outcome, _ in runs]
     engine.clear()
     engine.host.check_base()
-    results["seconds"] = round(time.monotonic() - began, 1)
     folder = folder or engine.store.root / "guidebooks" / recipe_key(recipe, material, outcomes)
-    if processes.is_first():
-        write_guidebook(folder, results, outcomes, closer, known)
+    facts = {**essentials(recipe, material, engine, outcomes), MISSING: Completion.nothing_yet(recipe.task.labelled)}
+    if processes.is_first() and (kept := write_guidebook(folder, facts, outcomes)):
+        listener.note(f"{folder}: kept what is not guidebook's own: {', '.join(kept)}.")
+
+    rest = Completion(folder, facts, listener)  # the guidebook predicts; nothing from here on can cost it
+    for outcome, run in runs:
+        with rest.piece(f"predictions of {outcome.arm} for {outcome.target}"):
+            outcome.predictions = run.predict()
+    with rest.piece("evaluation"):
+        facts |= account(recipe, material, engine, outcomes)
+    closer = None
+    if recipe.task.labelled:
+        with rest.piece("scores without labels"):
+            facts["scores"], known = label_free(material, engine, outcomes)
+            for name, notes in broken_assumptions(recipe.method, facts["scores"]).items():
+                facts["notes"].setdefault(f"{facts['method']} for {name}", []).extend(notes)
+                listener.note(f"{name}: {notes[0]}")
+            rest.add_known_rows(known)
+    with rest.piece("closer look"):
+        closer = evidence(recipe, material, engine, outcomes) if recipe.task.labelled else None
+        rest.add_evidence(closer)
+    with rest.piece("check of the base"):
+        engine.clear()
+        engine.host.check_base()
+    facts["seconds"] = round(time.monotonic() - began, 1)
+    with rest.piece("records"):
+        rest.add_records()
+    with rest.piece("model card"):
+        rest.add_card()
+    with rest.piece("report"):
+        rest.add_report(closer)
     processes.wait()
+    rest.end()
     return load(folder)
 
 
@@ -111,20 +134,27 @@ def obstacle(method: Any, material: Material) -> str | None:
 
 def follow(arm: str, method: Any, target: Population, material: Material, engine: Engine) -> Outcome:
     """Run one method for one target: its plan, stage by stage, then its predictions."""
+    outcome, run = trained(arm, method, target, material, engine)
+    outcome.predictions = run.predict()
+    return outcome
+
+
+def trained(arm: str, method: Any, target: Population, material: Material, engine: Engine) -> tuple[Outcome, Run]:
+    """Train one method for one target, stage by stage; return what was made, and the run that predicts with it."""
     outcome = Outcome(arm, target.name)
     asked = _Predictions(engine, outcome)
     run = Run(material, target, engine.seed, asked)
     made: dict[str, Trained] = {}
     for stage in method.plan(run):
-        trained = engine.train_or_reuse(stage, made)
-        made |= dict.fromkeys(stage.makes, trained)
-        outcome.stages.append(trained)
-        if said := collapse(trained.figures.get("losses", {})):
+        found = engine.train_or_reuse(stage, made)
+        made |= dict.fromkeys(stage.makes, found)
+        outcome.stages.append(found)
+        if said := collapse(found.figures.get("losses", {})):
             asked.note(f"{stage.name}: {said}")
-    if run.has_task and not run.predictions and outcome.stages:
+    if run.has_task and not run.submitted and outcome.stages:
         run.submit(asked.latest)
-    outcome.predictions, outcome.head = run.predictions, run.head
-    return outcome
+    outcome.head = run.head
+    return outcome, run
 
 
 @dataclass
@@ -141,7 +171,11 @@ class _Predictions:
         return self.engine.probe(tensors, rows)
 
     def latest(self, rows: Rows) -> np.ndarray:
-        return self.engine.predict(self.outcome.stages[-1], rows)
+        return self.model()(rows)
+
+    def model(self) -> Callable[[Rows], np.ndarray]:
+        last = self.outcome.stages[-1]
+        return lambda rows: self.engine.predict(last, rows)
 
     def answers(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> np.ndarray:
         return stored_answers(self.engine, prompts, answers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,11 @@ from guidebook.adapters.union import kind_name
 from guidebook.data.in_memory import column_of, texts_of
 from guidebook.data.tags import words_of
 from guidebook.errors import InputError, nearest
+from guidebook.folders import copy_folder, recover, replace_folder
 from guidebook.training.engine import head_from
 from guidebook.training.generation import Sampling, write
 from guidebook.training.prediction import make_rows, make_word_rows, predict_probabilities
-from guidebook.writing import BASE_VARIANT, EVIDENCE, FACTS, FORMAT, HEAD, REPORT, check_out
+from guidebook.writing import BASE_VARIANT, EVIDENCE, FACTS, FORMAT, HEAD, REPORT, check_out, retire_audit
 
 
 class Guidebook:
@@ -230,8 +230,15 @@ class Guidebook:
             self._loaded.clear()
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Copy the (first) guidebook to a new folder."""
-        shutil.copytree(self.path, check_out(Path(path)), dirs_exist_ok=True)
+        """Copy the (first) guidebook to a folder: new, empty, or a guidebook, of which a person's files are kept.
+
+        Raises:
+            InputError: the folder is something else, or lies in the guidebook itself.
+        """
+        folder, own = check_out(Path(path)), self.path.resolve()
+        if folder == own or own in folder.parents or folder in own.parents:
+            raise InputError(f"{folder}: the guidebook cannot be copied over or into itself. Choose another folder.")
+        replace_folder(folder, lambda fresh: copy_folder(own, fresh), retire_audit)
 
     def push_to_hub(self, repo_id: str, private: bool = False) -> str:
         """Upload the (first) guidebook to the Hugging Face Hub and return its address.
@@ -318,6 +325,7 @@ def _read_facts(path: Path) -> dict[str, Any]:
 def _folder(item: str | Path) -> Path | None:
     """Return the local folder of a guidebook, downloading it from the Hub if it is not a path; None if it is none."""
     path = Path(item)
+    recover(path)
     if path.is_dir():
         return path if (path / FACTS).exists() else None
     if path.exists() or str(item).count("/") != 1 or str(item).startswith((".", "/", "~")):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from guidebook.artifact import Guidebook
-from guidebook.caution import AUDIT, target_of
+from guidebook.caution import target_of
 from guidebook.data.domains import Domain, LabelSet, Population, domain_from, load_text
 from guidebook.data.labels import normalise
 from guidebook.data.streams import seed_for
@@ -33,6 +32,9 @@ from guidebook.evaluation.stratified import (
     stratified_accuracy,
     stratified_difference,
 )
+from guidebook.folders import check_free, replace_file
+from guidebook.strict_json import dumps
+from guidebook.writing import AUDIT
 
 MARGIN = 0.01  # a difference of a point decides nothing
 FEWEST = 10
@@ -176,13 +178,18 @@ def _extended(found: Ints, sizes: Ints, scatter: Floats, add: int) -> Ints:
 
 
 def write_rows(population: Population, plan: dict[str, Any], path: Path) -> int:
-    """Write the rows to label as CSV with an empty label column; return how many."""
+    """Write the rows to label as a new CSV file with an empty label column; return how many.
+
+    Raises:
+        InputError: the path is taken, by labels perhaps, or cannot be written.
+    """
+    check_free(path)
     rows = plan["new"]
     pairs = population.text_pairs
     names = ["row", "text", *(["text_pair"] if pairs is not None else []), "label"]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf8", newline="") as stream:
+        with path.open("x", encoding="utf8", newline="") as stream:
             writer = csv.writer(stream)
             writer.writerow(names)
             for row in rows:
@@ -293,6 +300,4 @@ def read_audit(book: Guidebook) -> dict[str, Any]:
 def save_audit(book: Guidebook, target: str, entry: dict[str, Any]) -> None:
     """Put a target's entry into audit.json, by rename."""
     whole = read_audit(book) | {target: entry}
-    temporary = book.path / f".{AUDIT}.{os.getpid()}.new"
-    temporary.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf8")
-    temporary.replace(book.path / AUDIT)
+    replace_file(book.path / AUDIT, (dumps(whole, indent=1) + "\n").encode())

@@ -17,9 +17,8 @@ from guidebook.evaluation.drift import SCORE, TWIN, drift
 from guidebook.evaluation.prior import Calibration, corrected, doubt
 from guidebook.evaluation.seen import Floats
 from guidebook.training.prediction import make_rows, pooled_rows
-from guidebook.writing import BASE_VARIANT, KNOWN_ROWS
+from guidebook.writing import AUDIT, BASE_VARIANT, KNOWN_ROWS
 
-AUDIT = "audit.json"
 ESTIMATED = "estimated"
 
 

@@ -1,4 +1,4 @@
-"""Writing the artifact: a folder of adapters, head, card and records, never half of one."""
+"""Writing the artifact: a folder of adapters and heads that predicts, never half of one."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors.numpy import save_file as save_rows
 from safetensors.torch import load_file, save_file
 
 from guidebook.errors import InputError
 from guidebook.evaluation.drift import TWIN
-from guidebook.evaluation.records import append_record
+from guidebook.folders import digest, recover, replace_file, replace_folder
 from guidebook.methods import WITHOUT_A_MODEL
-from guidebook.reports.card import write_card
-from guidebook.reports.page import write_report
+from guidebook.strict_json import dumps, undefined
 from guidebook.text_account import text_records
 from guidebook.training.combination import HEADS
 from guidebook.training.engine import Outcome
-from guidebook.training.store import fsync_folder
 
 FACTS = "guidebook.json"
 EVIDENCE = "evidence.json"
 REPORT = "report.html"
+CARD = "README.md"
+RECORDS = "records.jsonl"
+AUDIT = "audit.json"
 FORMAT = 1
 HEAD = "head.safetensors"
 KNOWN_ROWS = "known_rows.safetensors"  # by which `predict --abstain` tells strange rows
@@ -43,44 +42,74 @@ def check_out(folder: Path) -> Path:
     above = next(parent for parent in folder.parents if parent.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"{folder}: no folder can be made in {above}. Choose another --out.")
+    recover(folder)
     if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / FACTS).exists())):
         raise InputError(f"{folder}: exists and is not a guidebook. Choose another --out, or empty it first.")
     return folder
 
 
-def write_guidebook(
-    folder: Path,
-    facts: dict[str, Any],
-    outcomes: Sequence[Outcome],
-    evidence: Mapping[str, Any] | None = None,
-    known: Mapping[str, np.ndarray] | None = None,
-) -> Path:
-    """Write the artifact to a temporary sibling and rename it: never half a guidebook."""
-    temporary, old = (folder.with_name(f".{folder.name}.{end}") for end in ("new", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)  # what a run that was killed here left behind
-    temporary.mkdir(parents=True)
-    try:
-        facts |= _write_variants(temporary, facts["method"], outcomes)
-        if known:
-            save_rows(dict(known), temporary / KNOWN_ROWS)
-        (temporary / FACTS).write_text(json.dumps(facts, indent=1, default=str) + "\n", encoding="utf8")
-        for record in records(facts):
-            append_record(temporary / "records.jsonl", record)
-        write_card(facts, temporary / "README.md")
-        (temporary / EVIDENCE).write_text(json.dumps(evidence or {}) + "\n", encoding="utf8")
-        write_report(facts, temporary / REPORT, evidence)
-        for path in temporary.rglob("*.safetensors"):
+def write_guidebook(folder: Path, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> list[str]:
+    """Write what a guidebook needs to predict, in the place of the one before; return what was kept of that one.
+
+    Files that a person wrote into the folder, an audit's labels among them, move into the new one. Everything else
+    that a guidebook holds is added afterwards, piece by piece, see `completion.Completion`.
+
+    Args:
+        folder: The place, as `check_out` returns it.
+        facts: What guidebook.json says; "variants" and "serves" are added.
+        outcomes: What was trained.
+    """
+
+    def fill(fresh: Path) -> None:
+        facts.update(_write_variants(fresh, facts["method"], outcomes))
+        (fresh / FACTS).write_bytes(facts_json(facts))
+        for path in fresh.rglob("*.safetensors"):
             path.chmod(0o644)  # safetensors makes its files private
-        fsync_folder(temporary)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    temporary.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    return folder
+
+    return replace_folder(folder, fill, retire_audit)
+
+
+def facts_json(facts: Mapping[str, Any]) -> bytes:
+    """Return guidebook.json; numbers that JSON cannot hold are null there, and "undefined" says where and what.
+
+    Raises:
+        TypeError: a value that JSON cannot hold; the message names its place.
+    """
+    facts = {key: value for key, value in facts.items() if key != "undefined"}
+    if lost := dict(undefined(facts)):
+        facts["undefined"] = lost
+    return (dumps(facts, indent=1) + "\n").encode()
+
+
+def retire_audit(old: Path, new: Path) -> None:
+    """Where the models are others than before, keep the audit's rows and labels, but not its verdict on the models.
+
+    An entry of audit.json becomes the last of its target's list "earlier"; the files with labels stay as they are.
+    """
+    place = new / AUDIT
+    if not place.exists() or _models(old) == _models(new):
+        return
+    try:
+        entries = dict(json.loads(place.read_text(encoding="utf8")))
+        replace_file(place, (dumps({t: retired(entry) for t, entry in entries.items()}, indent=1) + "\n").encode())
+    except (ValueError, TypeError, AttributeError):
+        return  # a person changed the file: it stays as it is
+
+
+def retired(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entry of a target in audit.json after its rows or models have changed: all it said is "earlier".
+
+    >>> retired({"verdict": "ship", "earlier": [{"verdict": "label_more"}]})
+    {'earlier': [{'verdict': 'label_more'}, {'verdict': 'ship'}]}
+    """
+    last = {key: value for key, value in entry.items() if key != "earlier"}
+    return {"earlier": [*entry.get("earlier", ()), *([last] if last else [])]}
+
+
+def _models(folder: Path) -> dict[str, str]:
+    """Return the digests of the tensors that a guidebook predicts with."""
+    places = [folder / HEAD, *folder.glob("adapters/**/*.safetensors"), *folder.glob("source_only/**/*.safetensors")]
+    return {path.relative_to(folder).as_posix(): digest(path) for path in places if path.exists()}
 
 
 def records(facts: dict[str, Any]) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from guidebook import writing
+from guidebook import folders, writing
 from guidebook.adaptation import adapt
 from guidebook.adapters import storage
 from guidebook.training import engine, store, trainer
@@ -93,13 +93,13 @@ def install() -> None:
     around(trainer, "complete_checkpoint")
     around(trainer, "fsync_folder")
     around(store, "fsync_folder")
-    around(writing, "fsync_folder")
+    around(folders, "fsync_folder")
     around(engine.Engine, "train_or_reuse")
     around(engine.Engine, "predict")
     around(store.Store, "put")
     around(Path, "rename")
     around(shutil, "rmtree")
-    around(writing, "write_card")
+    around(writing, "facts_json")
 
 
 def run(base: str, folder: Path, at: int | None) -> tuple[int, list[str]]:
@@ -137,7 +137,7 @@ def chosen(names: list[str], count: int) -> list[int]:
     kinds: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         kinds.setdefault(name, []).append(place)
-    artifact_begins = names.index("before write_card")
+    artifact_begins = names.index("before facts_json")
     picked = [artifact_begins, artifact_begins + 1, names.index("before rename", artifact_begins)]
     turn = 0
     while len(picked) < min(count, len(names)):

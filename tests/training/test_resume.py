@@ -223,7 +223,7 @@ def test_a_full_disk_says_what_to_do_and_loses_nothing(
     target = {
         "checkpoint": (StageTrainer, "_save_optimizer_and_scheduler"),
         "stage": (engine_module, "save_file"),
-        "artifact": (writing_module, "write_card"),
+        "artifact": (writing_module, "_write_variants"),
     }[where]
     with monkeypatch.context() as patch:
         patch.setattr(*target, full)

@@ -76,17 +76,23 @@ def audit(
 def _write(book: Guidebook, target: str, rows: int, places: tuple[Path | None, Path | None]) -> dict[str, Any]:
     from guidebook.audit import plan_audit, pool_of, read_audit, save_audit, write_rows
     from guidebook.data.domains import domain_from
+    from guidebook.folders import check_free, free_name
+    from guidebook.writing import retired
 
     pool, out = places
+    if out is not None:
+        check_free(out)  # before anything is predicted
     population = pool_of(book, target, domain_from(pool) if pool is not None else None)
     plan = plan_audit(book, target, population, rows)
     known = read_audit(book).get(target, {})
     again = known.get("plan", {}).get("pool") == plan["pool"]
     safe = "".join(mark if mark.isalnum() or mark in "-_" else "-" for mark in target)
     number = f"-{len(plan['rows'])}" if again else ""
-    place = out or book.path / f"audit-{safe}{number}.csv"
+    place = out or free_name(book.path / f"audit-{safe}{number}.csv")
     count = write_rows(population, plan, place)
-    save_audit(book, target, {**(known if again else {}), "plan": plan})
+    save_audit(book, target, {**(known if again or not known else retired(known)), "plan": plan})
+    if not again and known.get("labels"):
+        remark(f"The pool is another than that of {target}'s earlier audit, whose labels are kept in audit.json.")
     return {"target": target, "rows": count, "file": str(place)}
 
 
@@ -94,8 +100,9 @@ def _judged(book: Guidebook, target: str, files: list[Path]) -> dict[str, Any]:
     from guidebook.audit import judge, read_audit, read_labels, save_audit
 
     entry = read_audit(book).get(target)
-    if entry is None:
-        raise InputError(f"{target}: no rows were drawn. First: guidebook audit {book.path} --label 100.")
+    if entry is None or "plan" not in entry:
+        why = " for these models (those of an earlier audit are kept in audit.json)" if entry else ""
+        raise InputError(f"{target}: no rows were drawn{why}. First: guidebook audit {book.path} --label 100.")
     labels = {int(row): value for row, value in entry.get("labels", {}).items()}
     for file in files:
         labels |= read_labels(file, entry["plan"], book.labels)
@@ -103,7 +110,10 @@ def _judged(book: Guidebook, target: str, files: list[Path]) -> dict[str, Any]:
         raise InputError(f"{target}: no labels yet. Give the filled-in file: --labelled FILE.")
     entry |= {"labels": labels, **judge(entry["plan"], labels)}
     save_audit(book, target, entry)
-    return {"target": target, **{key: value for key, value in entry.items() if key not in ("plan", "labels")}}
+    return {
+        "target": target,
+        **{key: value for key, value in entry.items() if key not in ("plan", "labels", "earlier")},
+    }
 
 
 def show(found: Mapping[str, Any]) -> None:

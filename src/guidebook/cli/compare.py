@@ -18,6 +18,7 @@ from rich.text import Text
 
 from guidebook.cli.adapt import split_words
 from guidebook.cli.console import Terminal, duration, print_json, print_text, remark, stderr, stdout, table
+from guidebook.cli.report import write_page
 from guidebook.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,11 +91,12 @@ def _run(comparison: Comparison, folder: Path, processes: int, share: str, quiet
 def _print_results(folder: Path, as_json: bool, quiet: bool) -> None:
     from guidebook.evaluation.comparison import comparisons
     from guidebook.evaluation.records import read_records
-    from guidebook.reports.comparison import heading, tables_of, verdict, write_comparison
+    from guidebook.reports.comparison import heading, render_comparison, tables_of, verdict
 
     records = read_records(folder / "records.jsonl")
     found = comparisons(records)
-    report = write_comparison(records, folder / "report.html")
+    report = folder / "report.html"
+    write_page(report, render_comparison(records), is_own=True)
     if as_json:
         print_json([item.plain() for item in found])
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from guidebook.strict_json import dumps
 from guidebook.training.listener import Listener
 
 WORTH_A_BAR = 2.0  # seconds; what is shorter leaves no line behind
@@ -35,7 +35,7 @@ def stderr() -> Console:
 
 def print_json(value: object) -> None:
     """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(dumps(value, indent=2) + "\n")
 
 
 def print_text(text: str) -> None:

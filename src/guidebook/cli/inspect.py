@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from guidebook.cli.console import Terminal, print_json, stdout, table
 from guidebook.cli.predict import domain_of
+from guidebook.folders import check_free
 
 
 def inspect(
@@ -43,6 +44,8 @@ def inspect(
 
     [bold]guidebook inspect books.csv kitchen.csv hotels.csv --base mini --map map.png[/]
     """
+    if picture is not None:
+        check_free(picture, "--map")
     with Terminal(quiet) as listener:
         from guidebook.inspection.look import inspect as look
 

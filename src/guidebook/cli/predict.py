@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import typer
 
 from guidebook.cli.console import Terminal, remark
 from guidebook.errors import InputError
+from guidebook.folders import check_free
 
 if TYPE_CHECKING:
     from guidebook.artifact import Guidebook
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from guidebook.data.read import Table
 
 ONLY = "auto"  # the only target or variant there is; several are an error that lists them
+FIELDS = {"line", "label", "probabilities", "unlike"}
+"""What stands in a line of predictions."""
 ROWS_AT_ONCE = 1024  # lines appear, and the bar moves, this many rows at a time
 
 
@@ -43,7 +47,7 @@ def predict(
         str | None, typer.Option(help="Which target's guidebook answers; source_only is the twin.", show_default=False)
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the lines here instead of stdout.", show_default=False)
+        Path | None, typer.Option(help="Write the lines to this new file instead of stdout.", show_default=False)
     ] = None,
     guard: Annotated[
         bool,
@@ -71,6 +75,8 @@ def predict(
 
     [bold]echo "The pan warped after two weeks." | guidebook predict runs/kitchen[/]
     """
+    if out is not None:
+        check_free(out, is_ours=is_predictions)
     with Terminal(quiet) as listener:
         listener.start("loading the guidebook", None)
         from guidebook.artifact import load
@@ -184,18 +190,37 @@ def read_rows(file: Path, words: Sequence[str], *, tagged: bool = False) -> Tabl
             raise InputError(str(error).replace(str(path), "stdin")) from error
 
 
+def is_predictions(path: Path) -> bool:
+    """Whether every line of a file is one that `predict` wrote for a text, with the label that it gave it."""
+    try:
+        with path.open(encoding="utf8") as stream:
+            for line in stream:
+                entry = json.loads(line)
+                chances = entry["probabilities"]
+                best = max(chances.values())
+                if not entry.keys() <= FIELDS or (entry["label"] is not None and chances[entry["label"]] != best):
+                    return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
+
+
 @contextmanager
 def destination(out: Path | None) -> Iterator[IO[str]]:
-    """Open a file for the lines; it takes its name only when all are written. None: stdout."""
+    """Open a new file for the lines; it takes its name only when all are written. None: stdout.
+
+    Raises:
+        InputError: the path is taken, or cannot be written.
+    """
     if out is None:
         yield sys.stdout
         return
-    temporary = out.with_name(f".{out.name}.part")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf8") as stream:
             yield stream
-        temporary.replace(out)
+        temporary.replace(check_free(out, is_ours=is_predictions))
     except OSError as error:
         raise InputError(f"{out}: cannot be written: {error.strerror or error}.") from error
     finally:

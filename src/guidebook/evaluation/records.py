@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -12,9 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-import numpy as np
-
 from guidebook.errors import InputError
+from guidebook.strict_json import dumps
 
 PACKAGES = (
     "guidebook",
@@ -36,7 +34,7 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
     Appending is safe from several processes. A last line that a crash tore is removed first, one that merely lacks
     its line end is kept. Numbers that JSON cannot hold (nan, inf) are written as null, numpy values as plain ones.
     """
-    line = (json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n").encode()
+    line = (dumps(record) + "\n").encode()
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+", buffering=0) as file, _locked(file):
         line = _mend_end(file) + line
@@ -104,18 +102,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (np.generic, np.ndarray)):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
 
 
 @contextlib.contextmanager

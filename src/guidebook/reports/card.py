@@ -23,10 +23,17 @@ KNOWN_TO_PEFT = ("lora", "dora", "ia3")
 
 def write_card(meta: Facts, path: str | Path) -> Path:
     """Write the model card of what guidebook.json says to `path`. The license is the user's to add."""
+    place = Path(path)
+    place.write_text(render_card(meta), encoding="utf-8")
+    return place
+
+
+def render_card(meta: Facts) -> str:
+    """Return the model card of what guidebook.json says."""
     found = summary(meta)
     kinds = sorted({adapter["kind"] for adapter in meta["adapters"]})
     served = list(dict.fromkeys(meta["serves"].values()))
-    text = (
+    return (
         _environment()
         .get_template("card.md" if meta["task"]["labels"] else "text_card.md")
         .render(
@@ -47,9 +54,6 @@ def write_card(meta: Facts, path: str | Path) -> Path:
             and not any("+" in kind for kind in kinds),  # a union is two of PEFT's models
         )
     )
-    place = Path(path)
-    place.write_text(text, encoding="utf-8")
-    return place
 
 
 def _environment() -> Environment:

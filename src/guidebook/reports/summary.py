@@ -12,7 +12,15 @@ from typing import Any, get_args
 
 from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.statistics import Interval, smallest_detectable
-from guidebook.reports.texts import Outcome, loss_rows, quantised_note, sample_rows, text_notes, text_verdict
+from guidebook.reports.texts import (
+    Outcome,
+    loss_rows,
+    missing_pieces,
+    quantised_note,
+    sample_rows,
+    text_notes,
+    text_verdict,
+)
 from guidebook.reports.unlabelled import said_without_labels
 
 Facts = Mapping[str, Any]
@@ -185,7 +193,7 @@ def outcome_of(difference: Interval | None) -> Outcome:
 def _verdict(meta: Facts) -> tuple[Outcome, str, tuple[str, ...]]:
     targets, method = meta["evaluation"]["targets"], meta["method"]
     compared = [(target, outcome_of(difference_of(target))) for target in targets]
-    findings = [line for target in targets for line in _findings(target, method)]
+    findings = missing_pieces(meta) + [line for target in targets for line in _findings(target, method)]
     findings += [f"{of}: {note}" for of, notes in meta.get("notes", {}).items() for note in notes]
     findings += said_without_labels(meta.get("scores") or {}, method, arm_name(method))
     named = {word: [target["name"] for target, found in compared if found == word] for word in get_args(Outcome)}

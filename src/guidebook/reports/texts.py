@@ -17,6 +17,8 @@ SHOWN = 160
 def text_verdict(meta: Facts, method: str) -> tuple[Outcome, str, tuple[str, ...]]:
     """The verdict over all domains, one sentence, and one per domain and per general text."""
     evaluation = meta["evaluation"]
+    if not evaluation["targets"]:
+        return "unknown", f"What {method} changed was not measured.", tuple(missing_pieces(meta))
     changes = {target["name"]: _change(target, meta["method"]) for target in evaluation["targets"]}
     words = {name: _word(change) for name, change in changes.items()}
     found = set(words.values())
@@ -30,7 +32,7 @@ def text_verdict(meta: Facts, method: str) -> tuple[Outcome, str, tuple[str, ...
         )
         if kind in found
     ]
-    findings = [_finding(target, meta["method"]) for target in evaluation["targets"]]
+    findings = missing_pieces(meta) + [_finding(target, meta["method"]) for target in evaluation["targets"]]
     for entry in evaluation["general"]:
         for arm, change in entry["changes"].items():
             which = f" (adapted to {arm.partition(':')[2]})" if ":" in arm else ""
@@ -38,6 +40,20 @@ def text_verdict(meta: Facts, method: str) -> tuple[Outcome, str, tuple[str, ...
     if not evaluation["general"]:
         findings.append("Forgetting was not measured: the recipe names no general text (general: wikipedia.txt).")
     return outcome, f"{method[:1].upper()}{method[1:]} {' and '.join(parts)}.", tuple(findings)
+
+
+def missing_pieces(meta: Facts) -> list[str]:
+    """One sentence that names what a run did not come to, if there is something.
+
+    >>> missing_pieces({"missing": {"report": "MemoryError: no message"}})
+    ['Not complete: report is missing (MemoryError: no message). The command that made it adds it.']
+    """
+    missing = meta.get("missing") or {}
+    if not missing:
+        return []
+    why = "; ".join(dict.fromkeys(missing.values()))
+    are, it = ("are", "them") if len(missing) > 1 else ("is", "it")
+    return [f"Not complete: {', '.join(missing)} {are} missing ({why}). The command that made it adds {it}."]
 
 
 def loss_rows(meta: Facts, name_of: Callable[[str], str]) -> tuple[tuple[str, ...], str, Rows]:

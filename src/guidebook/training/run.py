@@ -32,6 +32,9 @@ class Predictor(Protocol):
     def latest(self, rows: Rows) -> np.ndarray:
         """Return probabilities (N, C) of the model that the method's last stage made."""
 
+    def model(self) -> Callable[[Rows], np.ndarray]:
+        """Return what `latest` is now, for rows that are predicted when further stages were trained."""
+
     def probe(self, tensors: Mapping[str, Any], rows: Rows) -> np.ndarray:
         """Return probabilities (N, C) of a head on the untouched base."""
 
@@ -53,8 +56,7 @@ class Run:
         self._target = target
         self.head: Mapping[str, Any] | None = None
         """A head on the untouched base that a method submitted."""
-        self.predictions: dict[str, np.ndarray] = {}
-        """Probabilities that a method submitted by itself: "target" (rows of the final evaluation), "source"."""
+        self._submitted: list[Callable[[dict[str, np.ndarray]], None]] = []
 
     @property
     def has_task(self) -> bool:
@@ -258,27 +260,48 @@ class Run:
     def _test(self) -> Population:
         return self._corpus.tests[self._target.name]
 
+    @property
+    def submitted(self) -> bool:
+        """True if the method said itself how the evaluation rows are predicted."""
+        return bool(self._submitted)
+
+    def predict(self) -> dict[str, np.ndarray]:
+        """Return the probabilities of what was submitted: "target" (rows of the final evaluation), "source"."""
+        found: dict[str, np.ndarray] = {}
+        for add in self._submitted:
+            add(found)
+        return found
+
     def submit(self, predict: Callable[[Rows], np.ndarray]) -> None:
-        """Predict the evaluation rows with a function from rows to probabilities (N, C)."""
-        self.predictions["target"] = predict(self._material.rows(self._test))
-        if self._corpus.dev:
-            parts = [predict(self._material.rows(population)) for population in self._corpus.dev]
-            self.predictions["source"] = np.concatenate(parts)
+        """Give the function from rows to probabilities (N, C) that predicts the evaluation rows, after all training."""
+
+        def add(found: dict[str, np.ndarray]) -> None:
+            found["target"] = predict(self._material.rows(self._test))
+            if self._corpus.dev:
+                parts = [predict(self._material.rows(population)) for population in self._corpus.dev]
+                found["source"] = np.concatenate(parts)
+
+        self._submitted.append(add)
 
     def submit_head(self, tensors: Mapping[str, Any]) -> None:
-        """Predict the evaluation rows with a head on the untouched base, and keep the head."""
+        """Let a head on the untouched base predict the evaluation rows, and keep the head."""
         predictor = self._predictor
         assert predictor is not None
         self.head = tensors
         self.submit(lambda rows: predictor.probe(tensors, rows))
 
     def submit_rows(self, rows: np.ndarray) -> None:
-        """Predict only these evaluation rows (n,) with the model of the last stage (cross-fitting)."""
+        """Let the model of the last stage predict only these evaluation rows (n,) (cross-fitting)."""
         if self._predictor is None:
             return
-        probabilities = self._predictor.latest(self._material.rows(self._test))
-        whole = self.predictions.setdefault("target", np.full_like(probabilities, np.nan))
-        whole[rows] = probabilities[rows]
+        model = self._predictor.model()
+
+        def add(found: dict[str, np.ndarray]) -> None:
+            probabilities = model(self._material.rows(self._test))
+            whole = found.setdefault("target", np.full_like(probabilities, np.nan))
+            whole[rows] = probabilities[rows]
+
+        self._submitted.append(add)
 
     def oracle_fold(self, fold: int, folds: int) -> tuple[Stream, np.ndarray]:
         """Return the target's labelled rows outside a fold, and the ids of the rows inside it. Reads target labels.

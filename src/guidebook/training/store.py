@@ -17,7 +17,8 @@ import numpy as np
 import xxhash
 
 from guidebook.data.texts import cache_root
-from guidebook.errors import RunError
+from guidebook.errors import GuidebookError, RunError
+from guidebook.folders import fsync_folder
 
 COMPLETE = "COMPLETE"
 CODE = ("adapters", "data", "losses", "tasks", "training", "peft")
@@ -45,16 +46,6 @@ def key_of(facts: dict[str, Any]) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True, default=str).encode())
 
 
-def fsync_folder(folder: Path) -> None:
-    """Flush every file of a folder, then the folder, to the disk."""
-    for path in [*(item for item in folder.rglob("*") if item.is_file()), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def complete_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint under `folder` and delete all others."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
@@ -70,6 +61,8 @@ def full_disk_explained() -> Iterator[None]:
     """Turn the many errors that a full disk makes into one RunError that says what to do."""
     try:
         yield
+    except GuidebookError:
+        raise  # it says already what to do
     except Exception as error:
         # torch's writer only says that it stands at the wrong place of its file
         torch_failed = isinstance(error, RuntimeError) and "inline_container" in str(error)

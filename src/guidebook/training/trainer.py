@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from guidebook.errors import InputError, RunError, nearest
+from guidebook.folders import fsync_folder
 from guidebook.training import processes
 from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
@@ -24,7 +25,7 @@ from guidebook.training.plan import StagePlan
 from guidebook.training.precision import rates
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
 from guidebook.training.stopping import EarlyStopping, measured
-from guidebook.training.store import COMPLETE, complete_checkpoint, fsync_folder
+from guidebook.training.store import COMPLETE, complete_checkpoint
 from guidebook.training.trackers import check_trackers, close_runs, open_run, place_logs
 
 WEIGHTS = "trainable.safetensors"

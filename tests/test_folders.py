@@ -167,8 +167,6 @@ def test_a_file_is_put_whole_and_a_changed_one_set_aside(tmp_path: Path) -> None
     (tmp_path / "a.txt").write_text("mine")
     assert put(tmp_path / "a.txt", b"3") == tmp_path / "a.2.txt"
     assert contents(tmp_path) == {"a.txt": "3", "a.2.txt": "mine", "old.txt": "not guidebook's"}
-    for line in (tmp_path / JOURNAL).read_text().split():
-        assert isinstance(line, str)
     with (tmp_path / JOURNAL).open("a") as file:
         file.write(json.dumps({"file": "x"})[:5])  # a crash tore the last line
     assert put(tmp_path / "a.txt", b"4") is None
@@ -185,5 +183,5 @@ def test_a_free_name_and_a_sealed_page(tmp_path: Path) -> None:
     assert folders.check_free(page, is_ours=is_sealed) == page
     page.write_text(page.read_text(encoding="utf8").replace("ü", "u"), encoding="utf8")
     assert not is_sealed(page)
-    with pytest.raises(InputError, match="exists already, and is not overwritten. Choose another --out"):
+    with pytest.raises(InputError, match=r"exists already, and is not overwritten\. Choose another --out"):
         folders.check_free(page, is_ours=is_sealed)

@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path, PurePosixPath
 
 import xxhash
@@ -67,7 +68,7 @@ def recover(folder: Path) -> None:
     if folder.name and not folder.exists():
         for end in (NEW, OLD):
             place = _beside(folder, end)
-            if place.is_dir() and not (place / UNFINISHED).exists():
+            if place.is_dir() and not (place / UNFINISHED).exists() and (end == OLD or (place / JOURNAL).exists()):
                 place.rename(folder)
                 return
 
@@ -129,10 +130,13 @@ def free_name(path: Path) -> Path:
     >>> free_name(Path("no-such-folder/rows.csv")).name
     'rows.csv'
     """
-    number, found = 2, path
-    while os.path.lexists(found):
-        found, number = path.with_name(f"{path.stem}.{number}{path.suffix}"), number + 1
-    return found
+    return next(other for other in _names(path) if not os.path.lexists(other))
+
+
+def _names(path: Path) -> Iterator[Path]:
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.stem}.{number}{path.suffix}")
 
 
 def check_free(path: Path, flag: str = "--out", is_ours: Callable[[Path], bool] = lambda path: False) -> Path:
@@ -250,13 +254,11 @@ def _carry(old: Path, new: Path) -> list[str]:
         place = new / name
         if any(parent.is_file() for parent in place.parents if parent != new and new in parent.parents):
             place = new / "-".join(name.parts)  # a file stands where its folder was
-        if _same(path, place):
-            kept.append(place.relative_to(new).as_posix())
-            continue
-        place = free_name(place)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _link(path, place)
-        kept.append(place.relative_to(new).as_posix())
+        found = next(other for other in _names(place) if not os.path.lexists(other) or _same(path, other))
+        if not os.path.lexists(found):
+            found.parent.mkdir(parents=True, exist_ok=True)
+            _link(path, found)
+        kept.append(found.relative_to(new).as_posix())
     return kept
 
 

@@ -26,7 +26,7 @@ def evaluate(book: Guidebook, domain: Domain, which: str | None = None) -> dict[
         InputError: no labels, or none that the guidebook knows.
     """
     words = book.words
-    population = load_target(domain, words=words)
+    population = load_target(domain, words=words, labels_needed=True)
     names, how = tuple(book.labels), book.meta["task"].get("tags") or {}
     labels = TagSet(names, **how) if words else LabelSet(names)
     gold = reveal_gold(population, labels)

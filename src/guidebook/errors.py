@@ -20,6 +20,10 @@ class InputError(GuidebookError):
     exit_code = 2
 
 
+class LabelError(InputError):
+    """The labels of a file cannot be read; its texts can."""
+
+
 class RunError(GuidebookError):
     """The run failed on its own: loss not finite, disk full. The last complete checkpoint is kept."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guidebook.adapters.feasible import check_base
 from guidebook.adapters.host import Host
+from guidebook.data.classes import class_notes
 from guidebook.data.corpus import Corpus, read_corpus
 from guidebook.data.documents import Split, read_documents_corpus
 from guidebook.data.domains import require_source
@@ -32,6 +33,15 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         listener.note(_what_was_read(population, corpus))
         for why, count in population.dropped.items():
             listener.note(f"{population.name}: {count} rows dropped: {why}")
+        if population.note:
+            listener.note(f"{population.name}: {population.note}")
+    for line in class_notes((*corpus.sources, *corpus.dev)):
+        listener.note(line)
+    if corpus.sources and recipe.task.dev > 0 and not corpus.dev:
+        listener.note(
+            f"too few different texts to hold out a share of {recipe.task.dev:g} (task.dev): how well the source is "
+            "learned is not measured"
+        )
     dropout = recipe.train.base_dropout or recipe.adapter.kind == "full"
     host = Host.load(
         recipe.base,

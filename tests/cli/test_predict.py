@@ -94,3 +94,18 @@ def test_a_folder_that_cannot_be_written_is_an_input_error(engine, reviews, tmp_
     (tmp_path / "file").write_text("in the way")
     assert main(["predict", "book", str(reviews), "--out", str(tmp_path / "file" / "x.jsonl")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "it boils fast", "rating": 1, "sentiment": "x"},
+        {"text": "it boils fast", "label": []},
+        {"text": "it boils fast", "label": {"old": "pos"}},
+    ],
+)
+def test_a_file_to_predict_needs_no_label_that_can_be_read(row, engine, tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert main(["predict", "book", str(path)]) == 0
+    assert lines_of(capsys.readouterr().out)[0]["line"] == 1

@@ -179,7 +179,39 @@ def test_text_roles_do_not_look_for_labels(tmp_path: Path) -> None:
     path.write_text("text,label,rating\na,1,2\n")
     assert load_text(domain_from(path), "general").texts == ["a"]
     with pytest.raises(InputError, match="several columns could be the label"):
-        load_target(domain_from(path))
+        load_source(domain_from(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ('{"text": "a", "label": "x", "rating": 2}\n', "several columns could be the label: label, rating"),
+        ('{"text": "a", "label": {"old": 1}}\n', "line 1: label holds a nested object"),
+        ('{"text": "a", "label": ["x", "y"]}\n', "line 1: label holds a list"),
+    ],
+)
+def test_a_target_whose_labels_cannot_be_read_has_none_and_says_so(content: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    population = load_target(domain_from(path))
+    assert population.texts == ["a"]
+    assert population.hidden is None
+    assert why in population.note
+    assert "nothing is scored" in population.note
+    with pytest.raises(InputError, match=why):
+        load_target(domain_from(path), labels_needed=True)
+    if "several" not in why:
+        with pytest.raises(InputError, match=why):
+            load_target(domain_from({"path": str(path), "columns": {"label": "label"}}))
+
+
+def test_an_empty_list_is_no_label(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a", "label": []}\n{"text": "b", "label": []}\n')
+    assert load_target(domain_from(path)).hidden is None
+    path.write_text(path.read_text() + '{"text": "c", "label": "x"}\n{"text": "d", "label": "y"}\n')
+    population, labels = load_source(domain_from(path))
+    assert (population.texts, labels.names, population.dropped) == (["c", "d"], ("x", "y"), {"no label": 2})
 
 
 # --- labels

@@ -182,3 +182,31 @@ def test_missing_texts_of_words_are_dropped_and_counted() -> None:
     population = load_text(Domain("d", [["a"], None, float("nan")]), "target", words=True)  # type: ignore[list-item]
     assert population.texts == ["a"]
     assert population.dropped == {"empty text": 2}
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "tags"),
+    [
+        ("Invoice O\n# O\n4711 B-NUM\n", "Invoice # 4711", "O O B-NUM"),
+        ("# O\nAda B-PER\n", "# Ada", "O B-PER"),
+        ("# B-SIGN\nAda O\n", "# Ada", "B-SIGN O"),
+        ("# sent_id 1\n# text = Ada reads\nAda B-PER\nreads O\n", "Ada reads", "B-PER O"),
+        ("# newdoc\nAda B-PER\n", "Ada", "B-PER"),
+        ("# O\n", "#", "O"),
+        ("Ada NNP B-PER\n# SYM O\n", "Ada #", "B-PER O"),
+        ("#\tO\nAda\tB-PER\n", "# Ada", "O B-PER"),
+    ],
+)
+def test_a_hash_may_be_a_word(content: str, words: str, tags: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.conll"
+    path.write_text(f"The O\npan B-y\n\n{content}")
+    names = ["O", "B-y", "B-NUM", "B-PER", "B-SIGN"]
+    populations, found = load_sources([Domain("d", path=str(path))], names, words=True)
+    assert populations[0].texts[-1] == words
+    assert [found.names[tag] for tag in populations[0].labels[-1]] == tags.split()
+
+
+def test_comments_divide_sentences_as_empty_lines_do(tmp_path: Path) -> None:
+    path = tmp_path / "a.conll"
+    path.write_text("# sent 1 of 2\nA O\nb B-x\n# sent 2 of 2\nC O\n")
+    assert load_text(Domain("d", path=str(path)), "unlabelled", words=True).texts == ["A b", "C"]

@@ -175,7 +175,7 @@ def read_rows(file: Path, words: Sequence[str], *, tagged: bool = False) -> Tabl
 
     if str(file) != "-":
         domain = domain_of(file, words)
-        return read_table(Path(str(domain.path)), domain.columns, domain.where, words=tagged)
+        return read_table(Path(str(domain.path)), domain.columns, domain.where, labels=False, words=tagged)
     if sys.stdin.isatty():
         remark("Reading texts from the terminal, one per line; end with Ctrl-D.")
     content = sys.stdin.buffer.read()
@@ -185,7 +185,7 @@ def read_rows(file: Path, words: Sequence[str], *, tagged: bool = False) -> Tabl
         path.write_bytes(content)
         domain = domain_of(path, words)
         try:
-            return read_table(path, domain.columns, domain.where, words=tagged)
+            return read_table(path, domain.columns, domain.where, labels=False, words=tagged)
         except InputError as error:
             raise InputError(str(error).replace(str(path), "stdin")) from error
 

@@ -25,7 +25,7 @@ def drawn_source(source: Domain, rows: int | None, draw: int, recipe: Recipe) ->
     test = source.test
     if test is None and recipe.task.dev > 0:
         population, held_out = split_rows(population, recipe.task.dev, recipe.seed)
-        test = _in_memory(held_out, f"{source.name} held out")
+        test = _in_memory(held_out, f"{source.name} held out") if len(held_out.texts) else None
     assert population.labels is not None
     if rows is not None:
         strata = np.zeros(len(population.texts), np.int64) if recipe.task.words else population.labels

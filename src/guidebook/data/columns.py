@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from guidebook.errors import InputError, nearest
+from guidebook.errors import InputError, LabelError, nearest
 
 PAIR_NAMES = (
     ("text", "text_pair"),
@@ -75,7 +75,7 @@ def choose_columns(
         return Columns(text, pair, _named(columns.label, names, path, "label"))
     found = [name for name in names if plain(name) in LABEL_NAMES and name not in (text, pair)]
     if len(found) > 1:
-        raise InputError(_ambiguous(path, "label", [(name,) for name in found]))
+        raise LabelError(_ambiguous(path, "label", [(name,) for name in found]))
     return Columns(text, pair, found[0] if found else None)
 
 

@@ -65,7 +65,7 @@ def read_corpus(
         elif dev > 0:
             kept, out = split_rows(population, dev, seed)
             train.append(kept)
-            held_out.append(out)
+            held_out += [out] if len(out.texts) else []
         else:
             train.append(population)
     loaded = tuple(load_target(domain, words=words) for domain in targets)
@@ -77,7 +77,7 @@ def read_corpus(
         dev=tuple(held_out),
         targets=loaded,
         tests={
-            d.name: load_target(d.test, words=words) if d.test is not None else p
+            d.name: load_target(d.test, words=words, labels_needed=True) if d.test is not None else p
             for d, p in zip(targets, loaded, strict=True)
         },
         unlabelled=tuple(load_text(domain, "unlabelled", words=words) for domain in unlabelled),

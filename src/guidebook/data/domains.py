@@ -22,7 +22,7 @@ from guidebook.data.population import HiddenLabels, Population, select_rows, spl
 from guidebook.data.read import Table, read_table, stem
 from guidebook.data.readers import READERS
 from guidebook.data.tags import TagSet, check_lengths, words_of
-from guidebook.errors import InputError, nearest
+from guidebook.errors import InputError, LabelError, nearest
 
 __all__ = [
     "Domain",
@@ -206,9 +206,19 @@ def load_sources(
     return [_labelled(*each, label_set) for each in zip(populations, raw, strict=True)], label_set
 
 
-def load_target(domain: Domain, *, words: bool = False) -> Population:
-    """Return the rows of a target; its labels, if it has any, go into `HiddenLabels` unread."""
-    return _population(domain, _read(domain, words=words), "target")
+def load_target(domain: Domain, *, words: bool = False, labels_needed: bool = False) -> Population:
+    """Return the rows of a target; its labels, if it has any, go into `HiddenLabels` unread.
+
+    Where nobody named a label column and those that are found cannot be read, the target has no labels, and its
+    `note` says why; with `labels_needed` that is an error.
+    """
+    try:
+        return _population(domain, _read(domain, words=words), "target")
+    except LabelError as error:
+        if labels_needed or domain.columns.label is not None:
+            raise
+        found = _population(domain, _read(domain, labels=False, words=words), "target")
+        return dataclasses.replace(found, note=f"it is read without labels, so nothing is scored on it: {error}")
 
 
 def load_text(domain: Domain, role: str, *, words: bool = False, documents: bool = False) -> Population:

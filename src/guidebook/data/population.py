@@ -79,6 +79,7 @@ class Population:
         fingerprint: Hash of texts and pairs only.
         labels_fingerprint: Hash of the labels of a source.
         label_names: Names of the classes of a source.
+        note: What a person should know of how the rows were read.
         division: Where the rows are documents: what divides them, such as "one per file"; else "".
     """
 
@@ -95,6 +96,7 @@ class Population:
     fingerprint: str
     labels_fingerprint: str | None = None
     label_names: tuple[str, ...] = ()
+    note: str = ""
     division: str = ""
 
 

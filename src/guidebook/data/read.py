@@ -18,7 +18,7 @@ from guidebook.data.readers.contract import SHOWN, Problems, Row
 from guidebook.data.tags import tags_of, words_of
 from guidebook.data.texts import Column
 from guidebook.data.where import Condition, comparable
-from guidebook.errors import InputError, nearest
+from guidebook.errors import InputError, LabelError, nearest
 
 __all__ = ["READERS", "Columns", "Table", "choose_columns", "read_table", "stem"]
 
@@ -148,11 +148,13 @@ def _refuse_values(problems: Problems, rows: _Rows, chosen: Columns, numbers: Se
         for row, value in rows.cells[name].not_text():
             if not blank[row]:
                 problems.add(numbers[row], f"{name} holds {_kind(value)}, expected text.")
+    labels = Problems(problems.path, problems.unit)
     if chosen.label is not None:
         for row, value in rows.cells[chosen.label].not_text():
             if isinstance(value, list | dict) and value != [] and not blank[row]:  # an empty list is no label
-                problems.add(numbers[row], f"{chosen.label} holds {_kind(value)}, expected text or a number.")
+                labels.add(numbers[row], f"{chosen.label} holds {_kind(value)}, expected text or a number.")
     problems.report("Write plain values, or name another column under columns.")
+    labels.report("Write plain values, or name another column under columns.", LabelError)
 
 
 @dataclass

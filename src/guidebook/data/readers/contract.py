@@ -37,7 +37,7 @@ class Problems:
         if self.count <= SHOWN:
             self.shown.append(f"{self.path} {self.unit} {number}: {found}")
 
-    def report(self, action: str) -> None:
+    def report(self, action: str, error: type[InputError] = InputError) -> None:
         """Raise what was collected, if anything.
 
         Raises:
@@ -45,7 +45,7 @@ class Problems:
         """
         if self.count:
             more = f"\n{self.count:,} rows are wrong; the first {SHOWN} are shown." if self.count > SHOWN else ""
-            raise InputError("\n".join(self.shown) + more + f" {action}")
+            raise error("\n".join(self.shown) + more + f" {action}")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 import guidebook as gb
 from guidebook.adaptation import adapt
-from guidebook.audit import judge, plan_audit, pool_of, read_labels
+from guidebook.audit import judge, plan_audit, pool_of, read_audit, read_labels, write_rows
 from guidebook.caution import caution
 from guidebook.cli.main import main
 from guidebook.errors import InputError
@@ -34,7 +35,7 @@ def book(tiny_base, tmp_path_factory):
 
 
 def fill(path, how):
-    with path.open(newline="") as stream:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
         rows = list(csv.DictReader(stream))
     with path.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0])
@@ -156,11 +157,83 @@ def test_mistakes_are_named_with_their_place(book, tmp_path):
     path.write_text("row,text,label\n0,a,1\n1,b,meh\n999,c,1\n")
     with pytest.raises(InputError, match=r"line 3: label 'meh'.*line 4: row '999' was not drawn"):
         read_labels(path, made, ["0", "1"])
+    path.write_text("row,label\n0,1\n1,0\n0,0\n")
+    with pytest.raises(InputError, match="line 4: row 0 has two different labels"):
+        read_labels(path, made, ["0", "1"])
     path.write_text("row,text,label\n0,a,\n")
     with pytest.raises(InputError, match="no row has a label"):
         read_labels(path, made, ["0", "1"])
     with pytest.raises(InputError, match="fewer than 10 rows"):
         plan_audit(book, "kitchen", pool_of(book, "kitchen"), 3)
+
+
+def saved(rows, *, mark=",", end="\n", order=("row", "text", "label"), encoding="utf-8", quote=csv.QUOTE_MINIMAL):
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, delimiter=mark, lineterminator=end, quoting=quote)
+    writer.writerow(order)
+    writer.writerows([row[name] for name in order] for row in rows)
+    return stream.getvalue().encode(encoding)
+
+
+AS_SAVED = {
+    "as written": {},
+    "semicolons": {"mark": ";"},
+    "tabs": {"mark": "\t"},
+    "a mark": {"encoding": "utf-8-sig"},
+    "semicolons, a mark, carriage returns": {"mark": ";", "end": "\r\n", "encoding": "utf-8-sig"},
+    "other order": {"order": ("label", "text", "row")},
+    "quotes": {"quote": csv.QUOTE_ALL, "mark": ";"},
+    "no texts": {"order": ("row", "label")},
+    "other case": {"order": ("Row", "TEXT", " Label ")},
+    "more columns": {"order": ("row", "text", "label", "note")},
+}
+
+
+@pytest.mark.parametrize("suffix", ["csv", "txt", "labelled"])
+@pytest.mark.parametrize("how", AS_SAVED)
+def test_a_file_that_a_spreadsheet_saved_gives_the_same_labels(book, tmp_path, how, suffix):
+    made = plan_audit(book, "kitchen", pool_of(book, "kitchen"), 20)
+    texts = pool_of(book, "kitchen").texts
+    rows = [{"row": str(row), "text": f"{texts[row]}  ", "label": str(row % 2), "note": "sure"} for row in made["new"]]
+    rows = [{**row, "Row": row["row"], "TEXT": row["text"], " Label ": row["label"]} for row in rows[::-1]]
+    path = tmp_path / f"audit.{suffix}"
+    path.write_bytes(saved(rows, **AS_SAVED[how]))
+    assert read_labels(path, made, ["0", "1"]) == {row: row % 2 for row in made["new"]}
+    path.write_bytes(b"sep=;\r\n" + saved(rows, mark=";"))
+    assert read_labels(path, made, ["0", "1"]) == {row: row % 2 for row in made["new"]}
+
+
+def test_the_file_of_another_audit_and_unreadable_files_are_refused(book, tmp_path):
+    made = plan_audit(book, "kitchen", pool_of(book, "kitchen"), 20)
+    rows = [{"row": row, "text": f"another text {row}", "label": "1"} for row in made["new"]]
+    path = tmp_path / "audit.csv"
+    path.write_bytes(saved(rows, mark=";"))
+    with pytest.raises(InputError, match=r"audit\.csv line 2: row \d+ has another text in this audit"):
+        read_labels(path, made, ["0", "1"])
+    path.write_bytes(saved(rows, mark="\t", encoding="utf-16"))
+    with pytest.raises(InputError, match=r"audit\.csv: UTF-16, expected UTF-8"):
+        read_labels(path, made, ["0", "1"])
+    path.write_bytes(b"PK\x03\x04\x14\x00\x06\x00\xff\xfe")
+    with pytest.raises(InputError, match="spreadsheet"):
+        read_labels(path, made, ["0", "1"])
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="no columns row and label"):
+        read_labels(path, made, ["0", "1"])
+
+
+def test_the_rows_to_label_begin_with_a_mark_for_spreadsheets(book, tmp_path):
+    path = tmp_path / "rows.csv"
+    population = pool_of(book, "kitchen")
+    write_rows(population, plan_audit(book, "kitchen", population, 20), path)
+    assert path.read_bytes().startswith(b"\xef\xbb\xbfrow,text,label")
+
+
+def test_an_audit_that_cannot_be_read_says_so(tmp_path):
+    from types import SimpleNamespace
+
+    (tmp_path / "audit.json").write_text('{"kitchen": {')
+    with pytest.raises(InputError, match="begin the audit again"):
+        read_audit(SimpleNamespace(path=tmp_path))
 
 
 def estimate(low, high, monkeypatch, book):

@@ -9,6 +9,7 @@ import lzma
 import math
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -361,6 +362,16 @@ def test_generation_is_repeatable_streamed_and_the_bases_own_without_adapters(bo
 
 
 # Commands
+
+
+def test_without_a_prompt_the_guidebooks_own_samples_are_written_on(book, capsys, monkeypatch):
+    prompts = [sample["prompt"] for sample in book.meta["evaluation"]["samples"]]
+    assert len(prompts) == 3
+    assert main(["generate", str(book.path), "--max-length", "40", "--json", "-q"]) == 0
+    assert [row["prompt"] for row in json.loads(capsys.readouterr().out)["texts"]] == list(dict.fromkeys(prompts))
+    monkeypatch.setattr("guidebook.artifact.load", lambda path: SimpleNamespace(meta={"evaluation": {}}))
+    assert main(["generate", str(book.path), "-q"]) == 2
+    assert "--prompt" in capsys.readouterr().err
 
 
 def test_commands_on_a_guidebook(book, tmp_path, capsys):

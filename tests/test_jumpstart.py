@@ -109,6 +109,35 @@ def test_the_command_prints_a_recipe_that_loads(tmp_path, capsys):
     assert load_recipe(recipe).train.fuse.epochs == 3
 
 
+@pytest.mark.parametrize(
+    ("parameters", "patience"),
+    [
+        ({"early_stopping": "False", "early_stopping_patience": "3"}, None),
+        ({"early_stopping": False}, None),
+        ({"early_stopping": "True", "early_stopping_patience": "5"}, 5),
+        ({"early_stopping": "true"}, 3),
+        ({"early_stopping_patience": 4}, 4),
+        ({}, None),
+    ],
+)
+def test_a_patience_counts_unless_early_stopping_is_off(parameters, patience):
+    found = made(parameters)
+    assert found.recipe.get("train", {}).get("fuse", {}).get("patience") == patience
+    assert (found.unsupported, found.unknown) == ([], [])
+
+
+def test_every_parameter_of_the_hands_on_is_known():
+    defaults = {
+        "max_steps": "-1", "warmup_steps": "0", "train_from_scratch": "False", "dataloader_drop_last": "False",
+        "dataloader_num_workers": "0", "label_smoothing_factor": "0.0",
+    }  # fmt: skip
+    found = made(defaults)
+    assert (found.unsupported, found.unknown) == ([], [])
+    changed = made({**dict.fromkeys(defaults, "1"), "train_from_scratch": "True", "logging_first_step": "True"})
+    assert len(changed.unsupported) == 7
+    assert changed.unknown == []
+
+
 @pytest.mark.parametrize(("text", "found"), [("[1]", "list"), ("{", "not JSON"), (None, "cannot be read")])
 def test_files_that_are_no_parameters(tmp_path, capsys, text, found):
     path = tmp_path / "params.json"

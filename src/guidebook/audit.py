@@ -17,8 +17,14 @@ import numpy as np
 
 from guidebook.artifact import Guidebook
 from guidebook.caution import target_of
+from guidebook.data.columns import plain
 from guidebook.data.domains import Domain, LabelSet, Population, domain_from, load_text
+from guidebook.data.files import bare_suffix, file_rows
+from guidebook.data.fingerprints import hash_texts
 from guidebook.data.labels import normalise
+from guidebook.data.readers import READERS
+from guidebook.data.readers.contract import Problems
+from guidebook.data.readers.separated import CSV
 from guidebook.data.streams import seed_for
 from guidebook.errors import InputError
 from guidebook.evaluation.drift import TWIN
@@ -38,6 +44,8 @@ from guidebook.writing import AUDIT
 
 MARGIN = 0.01  # a difference of a point decides nothing
 FEWEST = 10
+COMPARED = 1_000
+"""Characters of a text by which it is known again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,14 +146,16 @@ def plan_audit(book: Guidebook, domain: str, population: Population, rows: int) 
             [float(guess[pool.strata == stratum].mean()) for stratum in range(len(pool.sizes))]
             for guess in pool.guesses
         ],
-        "rows": [_planned(pool, row) for row in sorted(order, key=lambda row: row not in old)],
+        "rows": [_planned(pool, population, row) for row in sorted(order, key=lambda row: row not in old)],
         "new": [row for row in order if row not in old],
     }
 
 
-def _planned(pool: Pool, row: int) -> dict[str, Any]:
+def _planned(pool: Pool, population: Population, row: int) -> dict[str, Any]:
+    pairs = population.text_pairs
     return {
         "row": row,
+        "text": _key(population.texts[row], None if pairs is None else pairs[row]),
         "stratum": int(pool.strata[row]),
         "adapted": int(pool.adapted[row]),
         "twin": int(pool.twin[row]),
@@ -189,7 +199,7 @@ def write_rows(population: Population, plan: dict[str, Any], path: Path) -> int:
     names = ["row", "text", *(["text_pair"] if pairs is not None else []), "label"]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="utf8", newline="") as stream:
+        with path.open("x", encoding="utf-8-sig", newline="") as stream:  # spreadsheets want a mark
             writer = csv.writer(stream)
             writer.writerow(names)
             for row in rows:
@@ -200,37 +210,45 @@ def write_rows(population: Population, plan: dict[str, Any], path: Path) -> int:
 
 
 def read_labels(path: Path, plan: dict[str, Any], labels: Sequence[str]) -> dict[int, int]:
-    """Return {row: class id} of the filled-in rows of a file that `write_rows` made.
+    """Return {row: class id} of the filled-in rows of a file of `write_rows`, as spreadsheets save it too.
+
+    Commas, semicolons or tabs separate the cells; rows and columns come in any order, and some may be missing.
 
     Raises:
-        InputError: not such a file, a row that was not drawn, or a label that the guidebook does not know.
+        InputError: not such a file, a row that was not drawn or has another text in this audit, or a label that the
+            guidebook does not know.
     """
-    drawn, known = {row["row"] for row in plan["rows"]}, LabelSet(tuple(labels))
+    drawn, known = {row["row"]: row for row in plan["rows"]}, LabelSet(tuple(labels))
+    problems = Problems(path)
     found: dict[int, int] = {}
-    problems = []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream)
-            if not {"row", "label"} <= set(reader.fieldnames or ()):
-                raise InputError(f"{path}: no columns row and label. Fill in the file that --label wrote.")
-            for entry in reader:
-                if normalise(entry["label"]) is None:
-                    continue
-                row = int(entry["row"]) if (entry["row"] or "").isdigit() else -1
-                label = int(known.encode([entry["label"]])[0])
-                if row not in drawn:
-                    problems.append(f"line {reader.line_num}: row {entry['row']!r} was not drawn for labelling")
-                elif label < 0:
-                    problems.append(f"line {reader.line_num}: label {entry['label']!r} is not one of {list(labels)}")
-                found[row] = label
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from error
-    if problems:
-        shown = "; ".join(problems[:5])
-        raise InputError(f"{path}: {shown} ({len(problems)} such rows). Correct them, or leave the label empty.")
+    reader = CSV if bare_suffix(path) not in READERS or bare_suffix(path) == ".txt" else None
+    for line, cells in file_rows(path, reader):
+        entry = {plain(str(name)): cell for name, cell in cells.items()}
+        if not {"row", "label"} <= entry.keys():
+            raise InputError(f"{path}: no columns row and label. Fill in the file that --label wrote.")
+        if normalise(entry["label"]) is None:
+            continue
+        number = normalise(entry["row"]) or ""
+        row = int(number) if number.isdecimal() else -1
+        label = int(known.encode([entry["label"]])[0])
+        if row not in drawn:
+            problems.add(line, f"row {entry['row']!r} was not drawn for labelling.")
+        elif "text" in entry and drawn[row].get("text") not in (None, _key(entry["text"], entry.get("text_pair"))):
+            problems.add(line, f"row {row} has another text in this audit; is it the file of another one?")
+        elif label < 0:
+            problems.add(line, f"label {entry['label']!r} is not one of {list(labels)}.")
+        elif found.setdefault(row, label) != label:
+            problems.add(line, f"row {row} has two different labels.")
+    problems.report("Correct them, or leave the label empty.")
     if not found:
         raise InputError(f"{path}: no row has a label. Fill the label column with one of {list(labels)}.")
     return found
+
+
+def _key(text: object, pair: object = None) -> str:
+    """Return by what a text is known again after a spreadsheet: it may change white space, and cuts very long cells."""
+    parts = [" ".join(str(part).split())[:COMPARED] for part in (text, pair) if part is not None]
+    return hash_texts(parts)
 
 
 def judge(plan: dict[str, Any], labels: dict[int, int], margin: float = MARGIN) -> dict[str, Any]:
@@ -294,7 +312,10 @@ def _verdict(difference: Interval, labelled: int, disagreeing: int, margin: floa
 def read_audit(book: Guidebook) -> dict[str, Any]:
     """Return what audit.json holds: target -> plan, labels and, once there are labels, the verdict."""
     place = book.path / AUDIT
-    return dict(json.loads(place.read_text(encoding="utf8"))) if place.exists() else {}
+    try:
+        return dict(json.loads(place.read_text(encoding="utf8"))) if place.exists() else {}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{place}: cannot be read ({error}). Move it away and begin the audit again.") from error
 
 
 def save_audit(book: Guidebook, target: str, entry: dict[str, Any]) -> None:

@@ -38,6 +38,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of an error's message, or its type where it has none.
+
+    >>> first_line(ValueError("bad\nvery bad")), first_line(KeyError())
+    ('bad', 'KeyError')
+    """
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def require(module: str, extra: str, purpose: str) -> ModuleType:
     """Return an optional module, imported.
 

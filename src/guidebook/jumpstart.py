@@ -11,6 +11,8 @@ from guidebook.errors import InputError, nearest
 
 LONGEST = 1024
 """What a max_input_length of -1 means there: this, or the tokenizer's limit if that is less."""
+PATIENCE = 3
+"""What early stopping waits for there if nothing is said."""
 
 
 @dataclass
@@ -64,6 +66,7 @@ def translate(
         _take(found, name, value)
     _batch(found, parameters)
     _rate(found, parameters, learning_rate)
+    _stopping(found, parameters)
     return found
 
 
@@ -116,6 +119,13 @@ def _rate(found: Translation, parameters: Mapping[str, Any], given: float | None
     found.put("train.fuse.learning_rate", float(f"{rate:.6g}"))
 
 
+def _stopping(found: Translation, parameters: Mapping[str, Any]) -> None:
+    """A patience counts unless early stopping is off; it is on where only a patience is given."""
+    patience = parameters.get("early_stopping_patience")
+    if _truth("early_stopping", parameters.get("early_stopping", patience is not None)):
+        found.put("train.fuse.patience", _whole("early_stopping_patience", PATIENCE if patience is None else patience))
+
+
 def _whole(name: str, value: Any) -> int:
     number = _number(name, value)
     if number != int(number):
@@ -151,10 +161,18 @@ def _only(value: str, hint: str) -> Callable[[Translation, str, Any], None]:
     """Return a rule for a parameter of which only one value has a counterpart, the one that changes nothing."""
 
     def take(found: Translation, name: str, given: Any) -> None:
-        if str(given).strip().casefold() != value:
+        said = str(given).strip().casefold()
+        if said != value and not (_is_number(said) and _is_number(value) and float(said) == float(value)):
             found.unsupported.append(f"{name}={given}: {hint}")
 
     return take
+
+
+def _is_number(value: str) -> bool:
+    try:
+        return bool(float(value) == float(value))
+    except ValueError:
+        return False
 
 
 def _half(dtype: str) -> Callable[[Translation, str, Any], None]:
@@ -180,7 +198,6 @@ _ONE_TO_ONE: dict[str, tuple[str, Callable[[str, Any], Any]]] = {
     "train_data_split_seed": ("task.split_seed", _whole),
     "gradient_checkpointing": ("train.gradient_checkpointing", _truth),
     "warmup_ratio": ("train.fuse.warmup", _number),
-    "early_stopping_patience": ("train.fuse.patience", _whole),
     "weight_decay": ("train.fuse.weight_decay", _number),
     "max_grad_norm": ("train.max_grad_norm", _number),
     "adam_beta1": ("trainer.adam_beta1", _number),
@@ -196,10 +213,14 @@ _SPECIAL: dict[str, Callable[[Translation, str, Any], None]] = {
     "lr_scheduler_type": _only("linear", "the learning rate rises, then falls on a line."),
     "enable_fsdp": _only("false", "run the recipe under torchrun: torchrun --nproc-per-node 2 -m guidebook.cli.main."),
     "int8_quantization": _quantised,
-    "early_stopping": _only("false", "give early_stopping_patience, or set train.fuse.patience."),
     "load_best_model_at_end": _only("false", "the best weights are kept with train.fuse.patience, else the last."),
     "fp16": _only("false", "float16 needs loss scaling; use bf16, or leave train.dtype at auto."),
     "label_smoothing_factor": _only("0", "losses are the method's."),
+    "max_steps": _only("-1", "training is counted in passes over the text: give epoch, or set train.fuse.tokens."),
+    "warmup_steps": _only("0", "give warmup_ratio, or set train.fuse.warmup: a share of the steps."),
+    "train_from_scratch": _only("false", "an adapter is trained on a base that stays as it is."),
+    "dataloader_drop_last": _only("false", "every token is read; batches are planned."),
+    "dataloader_num_workers": _only("0", "batches are planned by guidebook; workers change no result."),
 }
 _UNSUPPORTED = {
     "per_device_eval_batch_size": "batches of evaluation are planned by guidebook and change no result.",
@@ -208,11 +229,16 @@ _UNSUPPORTED = {
     "evaluation_strategy": "the loss on held-out text is measured before and after training.",
     "eval_steps": "the loss on held-out text is measured before and after training.",
     "logging_steps": "losses are logged twenty times a stage.",
+    "logging_first_step": "losses are logged twenty times a stage.",
+    "logging_nan_inf_filter": "a loss that is not finite ends the run with an error.",
     "save_strategy": "a checkpoint is written every train.checkpoint_seconds.",
     "save_steps": "a checkpoint is written every train.checkpoint_seconds.",
     "save_total_limit": "one complete checkpoint is kept.",
     "target_modules": "LoRA goes into all linear modules of the layers; adapter.layers picks layers.",
     "auto_find_batch_size": "`guidebook adapt --dry-run` says what fits.",
 }
-_TOGETHER = ("learning_rate", "per_device_train_batch_size", "max_input_length", "gradient_accumulation_steps")
-"""Parameters that are translated together; see `_batch` and `_rate`."""
+_TOGETHER = (
+    *("learning_rate", "per_device_train_batch_size", "max_input_length", "gradient_accumulation_steps"),
+    *("early_stopping", "early_stopping_patience"),
+)
+"""Parameters that are translated together; see `_batch`, `_rate` and `_stopping`."""

@@ -55,6 +55,31 @@ def test_stdin_is_text_or_json_lines(engine, monkeypatch, capsys, content):
     assert [line["label"] for line in lines_of(capsys.readouterr().out)] == ["positive", "negative"]
 
 
+@pytest.mark.parametrize("first", ["text,label", '"Review Text";"stars"', "\ufeffid\ttext", "text", "sep=;"])
+def test_a_table_on_stdin_is_read_as_lines_and_that_is_said(engine, monkeypatch, capsys, first):
+    monkeypatch.setattr(sys, "stdin", Stdin(f"{first}\nso good!,1\n".encode()))
+    assert main(["predict", "book", "-q"]) == 0
+    said = capsys.readouterr()
+    assert [line["label"] for line in lines_of(said.out)] == ["negative", "positive"]
+    assert "Save it as a .csv file" in said.err
+
+
+@pytest.mark.parametrize("first", ["A good text, and cheap", "nice; fine", "Good.", '{"text": "a"}', ""])
+def test_texts_on_stdin_are_taken_for_no_table(engine, monkeypatch, capsys, first):
+    monkeypatch.setattr(sys, "stdin", Stdin(f'{first}\n{{"text": "b"}}\n'.encode()))
+    assert main(["predict", "book", "-q"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"text": "cut \\ud83d"}', b"cut \xed\xa0\xbd", b"\xff\xfet\x00", b"\x1f\x8b\x08\xff"]
+)
+def test_stdin_that_is_no_text_is_refused(engine, monkeypatch, capsys, content):
+    monkeypatch.setattr(sys, "stdin", Stdin(content))
+    assert main(["predict", "book", "-q"]) == 2
+    assert "stdin" in capsys.readouterr().err
+
+
 def test_a_mistake_on_stdin_is_called_stdin(engine, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", Stdin(b'{"text": "so good!"}\n{"text": \n'))
     assert main(["predict", "book", "-"]) == 2

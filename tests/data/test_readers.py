@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import lzma
 import sys
 from pathlib import Path
 
@@ -84,6 +85,79 @@ def test_every_format_keeps_its_numbers(tmp_path: Path, suffix: str) -> None:
     lines = {".csv": [2, 3, 5], ".tsv": [2, 3, 5], ".json": [1, 1, 1]}.get(suffix, [1, 2, 4])
     assert table.lines == lines
     assert table.unit == ("row" if suffix == ".parquet" else "line")
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\u00a0"])
+@pytest.mark.parametrize("suffix", OF_TEXTS)
+def test_characters_that_only_python_ends_lines_with_are_part_of_a_text(tmp_path: Path, suffix: str, mark: str) -> None:
+    rows = [{"text": f"one{mark}two", "label": "a"}, {"text": "three", "label": "b"}]
+    contents = {
+        ".csv": "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows),
+        ".tsv": "text\tlabel\n" + "".join(f"{row['text']}\t{row['label']}\n" for row in rows),
+        ".jsonl": "".join(json.dumps(row, ensure_ascii=ord(mark) < 32) + "\n" for row in rows),
+        ".json": json.dumps(rows, ensure_ascii=ord(mark) < 32),
+        ".txt": "".join(f"{row['text']}\n" for row in rows),
+    }
+    path = parquet(tmp_path, rows) if suffix == ".parquet" else write(tmp_path, f"a{suffix}", contents[suffix])
+    assert list(read_table(path, Columns("text"), {}, labels=False).texts) == [row["text"] for row in rows]
+
+
+# CSV
+
+
+SPREADSHEETS = {
+    "excel's first line": "sep=;\r\ntext;label\r\ngood, cheap;1\r\n",
+    "excel's first line, a comma": '"sep=,"\ntext,label\n"good, cheap",1\n',
+    "excel's first line, padded": "SEP=;;\ntext;label\ngood, cheap;1\n",
+    "excel's first line of another separator": "sep=|\ntext|label\ngood, cheap|1\n",
+    "empty columns behind": 'text,label,,\n"good, cheap",1,,\n',
+    "empty columns behind, in the header alone": 'text,label,,\n"good, cheap",1\n',
+    "empty columns behind, in the rows alone": 'text,label\n"good, cheap",1,,\n',
+    "empty columns between": 'text,,label,\n"good, cheap",,1,\n',
+    "an index without a name": ',text,label\n7,"good, cheap",1\n',
+    "quoted commas in the header": '"text";"label";"stars, 1 to 5, or none"\ngood, cheap;1;5\n',
+    "commas in the header": "text;label;stars, 1 to 5\ngood, cheap;1;5\n",
+    "quoted tabs in the header": '"text"\t"label"\t"a, b; c"\ngood, cheap\t1\t5\n',
+    "a line break in the header": '"a\nb";text;label\nx;good, cheap;1\n',
+}
+
+
+@pytest.mark.parametrize("name", SPREADSHEETS)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_what_spreadsheets_write_is_read(tmp_path: Path, name: str, mark: str) -> None:
+    table = read_table(write(tmp_path, "a.csv", mark + SPREADSHEETS[name]), Columns(), {})
+    assert (list(table.texts), table.labels) == (["good, cheap"], ["1"])
+    assert table.lines == [SPREADSHEETS[name].count("\n")]
+
+
+@pytest.mark.parametrize("mark", ["|", "^", "\x01"])
+def test_other_separators_are_named_with_those_that_are_known(tmp_path: Path, mark: str) -> None:
+    content = f"text{mark}label\na pan, a pot{mark}1\n"
+    assert "commas, semicolons and tabs are known" in refused(write(tmp_path, "a.csv", content))
+    assert "commas, semicolons and tabs are known" in refused(write(tmp_path, "a.tsv", content))
+
+
+def test_cells_in_columns_without_a_name_are_not_lost(tmp_path: Path) -> None:
+    message = refused(write(tmp_path, "a.csv", "text,label,,\na good, cheap pan,1,\na bad pan,0,,\n"))
+    assert "line 2: 4 cells, expected 2 (text, label)" in message
+    assert "none of the columns has a name" in refused(write(tmp_path, "b.csv", ",,\na,b,c\n"))
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (gzip.compress(b"text,label\na,1\n"), "gzip"),
+        (lzma.compress(b"text,label\na,1\n"), "xz"),
+        (b"PK\x03\x04\x14\x00\x08\x08\xff\xfe", "spreadsheet"),
+        (b"PAR1\x15\x04\xff\xfe", "Parquet"),
+        (b"%PDF-1.4\n%\xe2\xe3\n", "PDF"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt", ".conll"])
+def test_files_that_are_no_text_are_called_what_they_are(
+    tmp_path: Path, content: bytes, kind: str, suffix: str
+) -> None:
+    assert kind in refused(write(tmp_path, f"a{suffix}", content))
 
 
 # TSV

@@ -71,6 +71,20 @@ def test_probabilities_come_in_three_forms(tmp_path) -> None:
     assert np.allclose(found, [[0.75, 0.25], [0.5, 0.5], [0.0, 1.0]])
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0c", "\x1e"])
+def test_a_text_beside_the_probabilities_may_hold_what_python_ends_lines_with(mark, tmp_path) -> None:
+    place = tmp_path / "p.jsonl"
+    text = json.dumps({"text": f"one{mark}two", "probabilities": [1, 0]}, ensure_ascii=ord(mark) < 32)
+    place.write_bytes(f"\ufeff{text}\r\n\r\n[0, 1]\n[0, 2]\n".encode())
+    with pytest.raises(InputError, match="line 4"):
+        read_probabilities(str(place), ["bad", "good"], 3)
+    place.write_bytes(f"{text}\n[0, 1]\n".encode())
+    assert read_probabilities(str(place), ["bad", "good"], 2).tolist() == [[1, 0], [0, 1]]
+    place.write_bytes(b"[1, 0]\n\xff\n")
+    with pytest.raises(InputError, match="UTF-8"):
+        read_probabilities(str(place), ["bad", "good"], 2)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

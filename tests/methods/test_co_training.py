@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import guidebook as gb
 from guidebook.adaptation import estimate, follow, prepare
 from guidebook.errors import InputError
 from guidebook.evaluation.prior import calibrate, em_prior
@@ -158,6 +159,13 @@ def test_planning_counts_no_words(tiny_base, monkeypatch) -> None:
     material, _ = prepare(recipe, Listener())
     stages = list(recipe.method.plan(Run(material, material.corpus.targets[0], 0, None)))
     assert [stage.name for stage in stages] == ["task", "round1", "round2"]
+
+
+@pytest.mark.parametrize(("rows", "share"), [(1, 0.5), (2, 0.1), (3, 0.05)])
+def test_too_few_rows_to_learn_from_are_refused_before_training(rows, share, tiny_base) -> None:
+    target = [gb.Domain("kitchen", [f"a pan {number}" for number in range(rows)])]
+    with pytest.raises(InputError, match=f"a share of {share} of {rows} is less than one row"):
+        estimate(tiny_recipe(tiny_base("bert"), targets=target, method={"name": "co_training", "share": share}))
 
 
 def test_it_says_that_it_assumes_the_sources_shares() -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,14 +13,16 @@ from rich.markup import escape
 from guidebook.cli.console import Terminal, print_json, print_text, stdout, table
 from guidebook.errors import InputError
 
-PROMPTS = ("This Form 10-K report shows that", "We serve consumers through", "Our vision is")
-
 
 def generate(
     book: Annotated[Path, typer.Argument(metavar="BOOK", help="Folder of a guidebook.")],
     *,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="Text to go on from. Repeat the flag for several.", show_default=False)
+        list[str] | None,
+        typer.Option(
+            help="Text to go on from. Repeat the flag for several. Empty: the prompts of the guidebook's own samples.",
+            show_default=False,
+        ),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Show what the base writes beside it.")] = False,
     domain: Annotated[str | None, typer.Option(help="Which target's guidebook writes.", show_default=False)] = None,
@@ -42,7 +44,6 @@ def generate(
 
     [bold]guidebook generate runs/filings --prompt "Our vision is" --compare[/]
     """
-    prompts = list(prompt or PROMPTS)
     if markdown and as_json:
         raise InputError("--markdown and --json are two forms of one answer. Give one of them.")
     with Terminal(quiet) as listener:
@@ -52,6 +53,7 @@ def generate(
 
         sampling = Sampling(max_length, top_k, top_p, temperature, seed)
         loaded = load(book)
+        prompts = list(prompt or _sampled(loaded.meta))
         listener.finish("loading the guidebook")
     which = domain or "auto"
     if not (compare or markdown or as_json):
@@ -75,6 +77,18 @@ def generate(
         print_text(as_markdown(rows))
     else:
         show(rows)
+
+
+def _sampled(meta: Mapping[str, Any]) -> list[str]:
+    """Return the prompts that a run wrote on from before and after training.
+
+    Raises:
+        InputError: there were none.
+    """
+    samples = meta.get("evaluation", {}).get("samples", [])
+    if not samples:
+        raise InputError('There is nothing to go on from. Give the beginning of a text: --prompt "Our vision is".')
+    return list(dict.fromkeys(sample["prompt"] for sample in samples))
 
 
 def as_markdown(rows: Sequence[tuple[str, str | None, str]]) -> str:

@@ -55,7 +55,7 @@ def read(file: Path) -> dict[str, object]:
         content = json.loads(file.read_text(encoding="utf8"))
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or error}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error}). Write one object of names and values.") from error
     if not isinstance(content, dict):
         raise InputError(f"{file}: found {type(content).__name__}, expected one object of names and values.")

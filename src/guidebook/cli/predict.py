@@ -179,6 +179,11 @@ def read_rows(file: Path, words: Sequence[str], *, tagged: bool = False) -> Tabl
     if sys.stdin.isatty():
         remark("Reading texts from the terminal, one per line; end with Ctrl-D.")
     content = sys.stdin.buffer.read()
+    if _has_header(content):
+        remark(
+            "Stdin begins as a CSV file does, and is read as one text per line, its header too. Save it as a .csv file "
+            "and name that, or give one text or one JSON object per line."
+        )
     suffix = ".jsonl" if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else ".txt"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"stdin{suffix}"
@@ -203,6 +208,20 @@ def is_predictions(path: Path) -> bool:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return True
+
+
+def _has_header(content: bytes) -> bool:
+    """Return whether the first line names columns as tables do, one of them as a column of texts or labels."""
+    from guidebook.data.columns import ALIASES, plain
+    from guidebook.data.readers.separated import SEPARATORS, SPREADSHEET
+
+    line = content.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].decode("utf8", "replace").strip()
+    if SPREADSHEET.fullmatch(line):
+        return True
+    mark = next((mark for mark in SEPARATORS if mark in line), None)
+    names = [plain(cell.strip(' "')) for cell in (line.split(mark) if mark else [line])]
+    known = [name for name in names if name in ALIASES]
+    return bool(known) and (len(names) == 1 or all(len(name) <= 40 for name in names))
 
 
 @contextmanager

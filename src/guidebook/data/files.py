@@ -10,6 +10,19 @@ from guidebook.data.readers import COMPRESSED, READERS
 from guidebook.data.readers.contract import Compression, Problems, Reader, Rows
 from guidebook.errors import InputError, nearest
 
+SIGNATURES = {
+    b"\x1f\x8b": "compressed with gzip (.gz)",
+    b"\xfd7zXZ\x00": "compressed with xz (.xz)",
+    b"BZh": "compressed with bzip2 (.bz2)",
+    b"\x28\xb5\x2f\xfd": "compressed with Zstandard (.zst)",
+    b"PK\x03\x04": "a zip archive or a spreadsheet (.zip, .xlsx)",
+    b"PAR1": "a Parquet file (.parquet)",
+    b"%PDF": "a PDF",
+    b"\xd0\xcf\x11\xe0": "an old spreadsheet or document (.xls, .doc)",
+    b"SQLite f": "an SQLite database",
+}
+"""How files begin that are no text -> what they are."""
+
 
 def bare_suffix(path: Path) -> str:
     """Return the suffix that names a file's format, without that of its compression.
@@ -21,20 +34,21 @@ def bare_suffix(path: Path) -> str:
     return bare.suffix.lower()
 
 
-def file_rows(path: Path) -> Rows:
-    """Yield the numbered rows of a file, plain or compressed.
+def file_rows(path: Path, reader: Reader | None = None) -> Rows:
+    """Yield the numbered rows of a file, plain or compressed: by its suffix's reader, if none is given.
 
     Raises:
         InputError: not UTF-8, damaged, cannot be read, or whatever its reader refuses.
     """
-    reader, compression = opener(path)
+    reader, compression = opener(path, reader)
     damaged = compression.damaged if compression else ()
     problems = Problems(path, reader.unit)
     try:
         with _open(path, compression) as stream:
             yield from reader.rows(stream, problems)
     except UnicodeDecodeError as error:
-        raise InputError(_wrong_bytes(path, compression)) from error
+        said = _wrong_bytes(path, compression) if reader.text else f"{path}: a text in it is not UTF-8. Write it again."
+        raise InputError(said) from error
     except damaged as error:
         raise InputError(f"{path}: the compressed file is damaged ({error}). Compress or copy it again.") from error
     except OSError as error:
@@ -52,8 +66,8 @@ def _open(path: Path, compression: Compression | None) -> IO[bytes]:
     return compression.open(path) if compression is not None else path.open("rb")
 
 
-def opener(path: Path) -> tuple[Reader, Compression | None]:
-    """Return what reads a file and what unpacks it.
+def opener(path: Path, reader: Reader | None = None) -> tuple[Reader, Compression | None]:
+    """Return what reads a file, by its suffix if no reader is given, and what unpacks it.
 
     Raises:
         InputError: there is no such file, or nothing reads its kind.
@@ -63,12 +77,12 @@ def opener(path: Path) -> tuple[Reader, Compression | None]:
     packed = COMPRESSED.get(path.suffix.lower())
     suffix = bare_suffix(path)
     place = READERS.get(suffix)
-    if place is None:
+    if reader is None and place is None:
         raise InputError(
             f"{path}: files that end in {suffix or path.name!r} cannot be read.{nearest(suffix, READERS)} "
             f"Expected {', '.join(READERS)}, plain or with {', '.join(COMPRESSED)}. Convert the file."
         )
-    return _entry(place), _entry(packed) if packed else None
+    return reader or _entry(str(place)), _entry(packed) if packed else None
 
 
 def _missing(path: Path) -> str:
@@ -81,6 +95,11 @@ def _missing(path: Path) -> str:
 def _wrong_bytes(path: Path, compression: Compression | None) -> str:
     """Say where a file stops being UTF-8; lines can be decoded one by one, no character contains a line break."""
     before = 0
+    with _open(path, compression) as stream:
+        start = stream.read(8)
+    kind = next((kind for mark, kind in SIGNATURES.items() if start.startswith(mark)), None)
+    if kind is not None:
+        return f"{path}: {kind}, expected text. Give the file the name of what it is, or save it as UTF-8 text."
     with _open(path, compression) as stream:
         for number, line in enumerate(stream, 1):
             if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff"):

@@ -27,16 +27,22 @@ def read_probabilities(path: str, names: Sequence[str], rows: int) -> np.ndarray
     place = Path(path)
     if not place.is_file():
         raise InputError(f"{path}: there is no such file. Give one line of probabilities per row of the target.")
-    lines = [line for line in place.read_text(encoding="utf8").splitlines() if line.strip()]
+    try:
+        with place.open(
+            encoding="utf-8-sig", newline="\n"
+        ) as stream:  # other characters that end lines may be in a text
+            lines = [(number, line) for number, line in enumerate(stream, 1) if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}). Save it as UTF-8.") from error
     if len(lines) != rows:
         raise InputError(f"{path}: {len(lines):,} lines, but the target has {rows:,} rows. Give one per row, in order.")
-    return np.array([_row(line, names, f"{path} line {number}") for number, line in enumerate(lines, 1)])
+    return np.array([_row(line, names, f"{path} line {number}") for number, line in lines])
 
 
 def _row(line: str, names: Sequence[str], place: str) -> list[float]:
     try:
         found = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: not JSON ({error}). Write a mapping from labels to probabilities.") from error
     if isinstance(found, dict) and isinstance(found.get("probabilities"), dict | list):
         found = found["probabilities"]

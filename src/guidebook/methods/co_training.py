@@ -84,6 +84,11 @@ class CoTraining:
         for number in range(1, self.rounds + 1):
             agreed, shares = self._agreed(run, words, known)
             rows, labels = balanced_choice(agreed, shares, self.share, 0.0)
+            if not len(rows):
+                raise InputError(
+                    f"co_training labels the target's own rows; a share of {self.share} of {len(agreed)} is less than "
+                    "one row of any class. Give more text of the target, or a larger method.share."
+                )
             run.note(f"round {number}: class shares of the labels " + ", ".join(f"{value:.2f}" for value in shares))
             taught = TaskLoss(run.pseudo_labelled(f"agreed {number}", rows, labels))
             yield Stage(

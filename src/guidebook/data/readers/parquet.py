@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import IO
 
 from guidebook.data.readers.contract import Problems, Reader, Rows
-from guidebook.errors import InputError, require
+from guidebook.errors import InputError, first_line, require
 
 BATCH = 4096
 
@@ -24,10 +24,10 @@ def read_parquet(stream: IO[bytes], problems: Problems) -> Rows:
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, OSError) as error:
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:  # also of values Python does not have
         after = f" after row {number:,}" if number else ""
         raise InputError(
-            f"{problems.path}{after}: not a whole Parquet file ({str(error).splitlines()[0]}). Write or copy it again."
+            f"{problems.path}{after}: not a whole Parquet file ({first_line(error)}). Write or copy it again."
         ) from error
 
 

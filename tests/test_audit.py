@@ -155,7 +155,7 @@ def test_mistakes_are_named_with_their_place(book, tmp_path):
     made = plan()
     path = tmp_path / "rows.csv"
     path.write_text("row,text,label\n0,a,1\n1,b,meh\n999,c,1\n")
-    with pytest.raises(InputError, match=r"line 3: label 'meh'.*line 4: row '999' was not drawn"):
+    with pytest.raises(InputError, match=r"(?s)line 3: label 'meh'.*line 4: row '999' was not drawn"):
         read_labels(path, made, ["0", "1"])
     path.write_text("row,label\n0,1\n1,0\n0,0\n")
     with pytest.raises(InputError, match="line 4: row 0 has two different labels"):

@@ -15,27 +15,29 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from guidebook.adapters.host import Host
-from guidebook.data.streams import Stream, seed_for
+from guidebook.data.streams import seed_for
 from guidebook.data.tokens import Tokens
 from guidebook.errors import InputError
-from guidebook.losses.contract import Facts, Loss
+from guidebook.losses.contract import Facts
 from guidebook.methods.stage import Stage
 from guidebook.tasks.classification import Classification
 from guidebook.training import processes
 from guidebook.training.combination import HEADS, check_combination, combine, lineage_of
 from guidebook.training.dropout import base_dropout
+from guidebook.training.keys import library_versions, stage_key
 from guidebook.training.layers import running
 from guidebook.training.listener import Listener
 from guidebook.training.memory import memory_explained
 from guidebook.training.model import StageModel
-from guidebook.training.packing import PACKS, may_pack, only_predicts
+from guidebook.training.packing import PACKS, only_predicts
 from guidebook.training.plan import StagePlan
 from guidebook.training.prediction import Rows, input_of, pooled_rows, predict_probabilities
 from guidebook.training.random_state import global_random_state_kept
 from guidebook.training.requirements import require_lm_head
 from guidebook.training.scoring import token_nats
-from guidebook.training.settings import FuseTraining, TaskTraining, Training
-from guidebook.training.stopping import EarlyStopping, hold_out
+from guidebook.training.settings import Training
+from guidebook.training.setup import Setup
+from guidebook.training.stopping import EarlyStopping
 from guidebook.training.store import Store, code_digest, key_of
 from guidebook.training.trackers import deciding
 from guidebook.training.trainer import chosen_dtype, train_plan, training_arguments
@@ -98,51 +100,41 @@ class Engine:
         """How rows are pooled: as the task says, else as suits the architecture."""
         return self.host.placement.pooling if self.task.pooling == "auto" else self.task.pooling
 
+    @property
+    def setup(self) -> Setup:
+        """What stages are built from, with the number type that this machine chooses."""
+        facts = Facts(
+            hidden_size=self.host.hidden_size,
+            layers=self.host.layers,
+            pooling=self.pooling,
+            classes=self.classes,
+            head=self.task.head,
+            head_dropout=self.task.dropout,
+            head_seed=seed_for(self.seed, "head"),
+            seed=self.seed,
+        )
+        dtype: Any = chosen_dtype(self.train.dtype)
+        train = dataclasses.replace(self.train, dtype=dtype)
+        return Setup(self.host, self.adapter, train, facts, self.seed, self.parts)
+
     def key(self, stage: Stage, made: Mapping[str, Trained]) -> str:
-        """Return the hash of everything that decides a stage's result; only what the stage uses is in it.
+        """Return the hash of everything that decides a stage's result; only what the stage reads is in it.
 
         Raises:
             InputError: the stage stacks adapters of a kind that cannot be stacked.
         """
+        return self._key(stage, made, self.setup.reads(stage))
+
+    def _key(self, stage: Stage, made: Mapping[str, Trained], read: Mapping[str, Any]) -> str:
         if stage.below and self.adapter.kind == "full":
             raise InputError(
                 f"The stage {stage.name!r} of this method stacks adapters ({', '.join((*stage.below, *stage.train))}), "
                 "and kind full is a whole model, one at a time. Choose adapter: houlsby or lora, or another method."
             )
-        counted_in = {loss.length_in for loss in stage.losses.values()}
-        settings: dict[str, Any] = {"dtype": chosen_dtype(self.train.dtype), "clip": self.train.max_grad_norm}
-        settings["parts"] = self.parts  # equal gradients but for rounding, and other dropout masks
-        settings["compile"] = self.train.compile  # checkpointing changes no bit and is not here
-        settings["base_dropout"] = self.train.base_dropout or self.adapter.kind == "full"
-        if "tokens" in counted_in:
-            settings |= {"fuse": vars(self.train.fuse), "tokens_per_batch": self.train.tokens_per_batch}
-            if (
-                self.train.packing
-                and self.host.placement.kind == "causal"
-                and may_pack(self.host.config.model_type, stage)
-            ):
-                settings["bins"] = self.train.max_length
-        if "rows" in counted_in:
-            head = (self.pooling, self.task.head, self.task.dropout, self.classes)
-            settings |= {"task": vars(self.train.task), "head": head}
-        return key_of(
-            {
-                "losses": {name: _read_by(loss) for name, loss in stage.losses.items()},
-                "teacher": repr(stage.teacher),
-                "rate": stage.learning_rate,
-                "weights": {name: [weight(i / 100) for i in range(101)] for name, weight in stage.weights.items()},
-                "train": {name: made[start].key if start else None for name, start in stage.train.items()},
-                "below": [made[name].key for name in stage.below],
-                "combine": {n: [(p, made[p].key, w) for p, w in parts.items()] for n, parts in stage.combine.items()},
-                "stage_dropout": stage.base_dropout,
-                "base": self.host.fingerprint,
-                "adapter": repr(self.adapter) if stage.train else None,
-                "settings": settings,
-                "trainer": deciding(self.trainer),
-                "seed": self.seed,
-                "code": code_digest(),
-            }
-        )
+        common: dict[str, Any] = {"base": self.host.fingerprint, "modules": self.host.modules, "seed": self.seed}
+        if stage.losses:  # only weights that are trained depend on how
+            common |= {"feed": input_of(self.host), "parts": self.parts, "trainer": deciding(self.trainer)}
+        return stage_key(stage, {name: trained.key for name, trained in made.items()}, read, common)
 
     def planned(self, stage: Stage, made: Mapping[str, Trained]) -> Trained:
         """Return what is known of a stage before it is trained.
@@ -158,35 +150,18 @@ class Engine:
 
     def plan(self, stage: Stage) -> StagePlan:
         """Return every batch of a stage."""
-        if (settings := self._settings(stage)).patience is not None:
-            stage, _ = hold_out(stage, settings.held_out, self.seed)
-        feed = input_of(self.host)
-        if feed.causal and self.train.packing and only_predicts(stage) and feed.model_type not in PACKS:
+        feed, train = input_of(self.host), self.train
+        if feed.causal and train.packing and only_predicts(stage) and feed.model_type not in PACKS:
             self._note(
                 f"{feed.model_type} is not known to keep packed texts apart: rows are grouped by length instead."
             )
-        return StagePlan(stage, self.train, self.seed, feed, parts=self.parts)
+        return self.setup.plan(stage)
 
     def _note(self, text: str) -> None:
         """Say something once."""
         if text not in self._said:
             self._said.add(text)
             self.listener.note(text)
-
-    def _stopping(self, stage: Stage, model: StageModel, steps: int) -> EarlyStopping | None:
-        """Return what stops a stage early, if its settings ask for that: one pass over held-out rows a measurement."""
-        settings = self._settings(stage)
-        if settings.patience is None:
-            return None
-        _, out = hold_out(stage, settings.held_out, self.seed)
-        tokens = sum(int(read.stream.tokens.lengths.sum()) for read in next(iter(out.losses.values())).reads[:1])
-        once = dataclasses.replace(
-            self.train,
-            fuse=dataclasses.replace(self.train.fuse, tokens=tokens, epochs=None),
-            task=dataclasses.replace(self.train.task, epochs=1.0),
-        )
-        held_out = StagePlan(out, once, self.seed, input_of(self.host))
-        return EarlyStopping(model, held_out, settings.patience, steps)
 
     def train_or_reuse(self, stage: Stage, made: Mapping[str, Trained]) -> Trained:
         """Return the trained stage: from the store if it is there, else trained (on from its last checkpoint)."""
@@ -216,23 +191,25 @@ class Engine:
         if stage.combine:
             return self.store.put(key, lambda folder: combine(self.host, stage, made, folder))
         self.build(stage, made)
-        heads = self._heads(stage, made)
-        plan = self.plan(stage)
+        setup = self.setup.only(self.setup.reads(stage))  # nothing that is not in the key
+        heads = self._heads(setup.heads(stage), stage, made)
+        plan, settings = setup.plan(stage), setup.settings(stage)
         model = StageModel(self.host, stage, heads, plan.steps)
         arguments = training_arguments(
             self.store.work(key),
-            self.train,
-            self._settings(stage),
+            setup.train,
+            settings,
             steps=plan.steps,
-            rate=self._rate(plan),
+            rate=setup.rate(stage),
             extra=dict(self.trainer),
         )
         arguments.seed = seed_for(self.seed, "trainer") % 2**32
         self.listener.start(stage.name, plan.steps)
-        stopping = self._stopping(stage, model, plan.steps)
+        held_out = setup.held_out(stage)
+        stopping = EarlyStopping(model, held_out, settings.patience or 1, plan.steps) if held_out else None
         seconds = self.train.checkpoint_seconds
         dropout = base_dropout(self.host.model, stage.base_dropout)
-        with memory_explained(stage.name, self.train), running(self.host, self.train), dropout:
+        with memory_explained(stage.name, self.train), running(self.host, setup.train), dropout:
             figures = train_plan(model, plan, arguments, self.listener, seconds, stopping=stopping)
         figures["trainable_parameters"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.listener.finish(stage.name, seconds=figures["seconds"])
@@ -270,37 +247,15 @@ class Engine:
 
     def new_heads(self, stage: Stage) -> dict[str, nn.Module]:
         """Return the modules that a stage's losses bring, freshly initialised."""
-        facts = Facts(
-            hidden_size=self.host.hidden_size,
-            layers=self.host.layers,
-            pooling=self.pooling,
-            classes=self.classes,
-            head=self.task.head,
-            head_dropout=self.task.dropout,
-            head_seed=seed_for(self.seed, "head"),
-            seed=self.seed,
-        )
-        heads: dict[str, nn.Module] = {}
-        for loss in stage.losses.values():
-            heads.update({name: head for name, head in loss.modules(facts).items() if name not in heads})
-        return heads
+        return self.setup.heads(stage)
 
-    def _heads(self, stage: Stage, made: Mapping[str, Trained]) -> dict[str, nn.Module]:
+    def _heads(self, heads: dict[str, nn.Module], stage: Stage, made: Mapping[str, Trained]) -> dict[str, nn.Module]:
         """Return a stage's heads, going on from those of the stage that is copied, if it has any."""
-        heads = self.new_heads(stage)
         for start in stage.train.values():
             place = made[start].folder / HEADS if start else None
             if place is not None and place.exists():
                 load_heads(place, heads)
         return heads
-
-    def _settings(self, stage: Stage) -> FuseTraining | TaskTraining:
-        first = next(iter(stage.losses.values()))
-        return self.train.fuse if first.length_in == "tokens" else self.train.task
-
-    def _rate(self, plan: StagePlan) -> float:
-        rate = plan.stage.learning_rate or self._settings(plan.stage).learning_rate
-        return float(self.adapter.learning_rate if rate is None else rate)
 
     def attach(self, trained: Trained) -> nn.Module | None:
         """Put a trained model on the base and return its task head, if it has one."""
@@ -335,7 +290,7 @@ class Engine:
             with self.host.disabled():
                 return token_nats(self.host, documents, width, self.train.dtype, self.listener)
 
-        return self.store.array(key_of({"model": where, "rows": documents.fingerprint}), run)
+        return self.store.array(key_of({"model": where, "rows": documents.fingerprint, **library_versions()}), run)
 
     def pooled(self, rows: Rows) -> np.ndarray:
         """Return pooled rows (N, H) of the untouched base."""
@@ -354,18 +309,7 @@ class Engine:
 
     def _once(self, model: tuple[str, ...], rows: Rows, run: Callable[[], np.ndarray]) -> np.ndarray:
         """Run a prediction unless the same model has read the same rows before, in this run or an earlier one."""
-        return self.store.array(key_of({"model": model, "rows": rows.fingerprint}), run)
-
-
-def _read_by(loss: Loss) -> list[Any]:
-    """Return what decides a loss: its class, its hyper-parameters, what it reads and how."""
-    settings = {
-        item.name: repr(getattr(loss, item.name))
-        for item in dataclasses.fields(loss)  # type: ignore[arg-type]  # every loss is a dataclass
-        if not isinstance(getattr(loss, item.name), Stream)
-    }
-    reads = [(read.key, read.rows, read.stream.fingerprint) for read in loss.reads]
-    return [type(loss).__name__, settings, reads]
+        return self.store.array(key_of({"model": model, "rows": rows.fingerprint, **library_versions()}), run)
 
 
 def attach(host: Host, stack: Sequence[str], places: Mapping[str, Path], head: nn.Module | None) -> nn.Module | None:

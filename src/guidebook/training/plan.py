@@ -122,7 +122,8 @@ class StagePlan(Dataset[dict[str, Any]]):
         first = next(iter(stage.losses.values()))
         self.primary = first.reads[0].stream.name
         self.length_in = first.length_in
-        self.packs = feed.causal and train.packing and self.length_in == "tokens" and may_pack(feed.model_type, stage)
+        packable = feed.causal and self.length_in == "tokens" and may_pack(feed.model_type, stage)
+        self.packs = packable and train.packing  # asked for last: a setting that is read is in the stage's key
         self.rows = self._plan()
 
     def _plan(self) -> dict[str, list[np.ndarray]]:

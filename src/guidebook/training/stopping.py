@@ -66,7 +66,7 @@ def hold_out(stage: Stage, share: float, seed: int) -> tuple[Stage, Stage]:
             f"None of the rows of {', '.join(map(repr, out))} that early stopping holds out has a label: there is no "
             f"loss to watch. Raise held_out, or leave out patience, {WHERE}"
         )
-    return _on(stage, rest), _on(dataclasses.replace(stage, losses={first: measured}, weights={}), out)
+    return on_streams(stage, rest), on_streams(dataclasses.replace(stage, losses={first: measured}, weights={}), out)
 
 
 def held_rows(stream: Stream, share: float, seed: int) -> np.ndarray:
@@ -116,7 +116,7 @@ def _check_enough(read: Reads, rest: Stream, out: Stream | None) -> None:
         )
 
 
-def _on(stage: Stage, streams: Mapping[str, Stream]) -> Stage:
+def on_streams(stage: Stage, streams: Mapping[str, Stream]) -> Stage:
     """Return the stage with its losses reading other streams of the same names."""
     losses: dict[str, Loss] = {}
     for name, loss in stage.losses.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 import os
@@ -21,7 +22,8 @@ from guidebook.errors import GuidebookError, RunError
 from guidebook.folders import fsync_folder
 
 COMPLETE = "COMPLETE"
-CODE = ("adapters", "data", "losses", "tasks", "training", "peft")
+CODE = ("adapters", "data", "losses", "tasks", "training", "peft", "methods/stage.py")
+"""What takes part in training a stage; methods say what a stage is, and that is in its key as data."""
 
 
 def default_root() -> Path:
@@ -30,15 +32,36 @@ def default_root() -> Path:
 
 
 @cache
-def code_digest() -> str:
-    """Return a hash of the package's code that takes part in training: new code, new keys."""
+def code_digest(places: tuple[str, ...] = CODE) -> str:
+    """Return a hash of what parts of the package's code do, by default those that take part in training.
+
+    Docstrings, comments and layout are not in it: new code makes new keys, new words do not.
+    """
     package = Path(__file__).parent.parent
     digest = xxhash.xxh3_128()
-    for name in CODE:
+    for name in places:
         place = package / name
         for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(path.name.encode() + path.read_bytes())
+            digest.update(f"{path.relative_to(package).as_posix()}\n{without_words(path.read_text('utf8'))}\n".encode())
     return digest.hexdigest()
+
+
+def without_words(source: str) -> str:
+    """Return the syntax tree of Python source as text, without comments and without strings that stand by themselves.
+
+    >>> without_words("x = 1") == without_words("x =  1  # one")
+    True
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        for name, inner in ast.iter_fields(node):
+            if isinstance(inner, list) and inner and isinstance(inner[0], ast.stmt):
+                setattr(node, name, [item for item in inner if not _is_text(item)])
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def key_of(facts: dict[str, Any]) -> str:

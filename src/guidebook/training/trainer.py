@@ -245,6 +245,21 @@ def check_arguments(extra: Mapping[str, Any]) -> None:
         raise InputError(f"trainer: transformers refuses {dict(extra)}: {error}") from error
 
 
+def arguments_from(
+    train: Training, settings: FuseTraining | TaskTraining, *, steps: int, rate: float
+) -> dict[str, Any]:
+    """Return those of Trainer's arguments that follow from the settings."""
+    return {
+        "max_steps": steps,
+        "gradient_accumulation_steps": train.micro_batches,
+        "learning_rate": rate,
+        "warmup_steps": min(math.ceil(settings.warmup * steps), steps - 1),  # the first of them has a rate of zero
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": train.max_grad_norm,
+        "bf16": chosen_dtype(train.dtype) == "bfloat16",
+    }
+
+
 def training_arguments(
     folder: Path,
     train: Training,
@@ -257,16 +272,10 @@ def training_arguments(
     """Return Trainer's arguments of a stage: what guidebook owns, then what the recipe passes through."""
     owned: dict[str, Any] = {
         "output_dir": str(folder),
-        "max_steps": steps,
         "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": train.micro_batches,
         "train_sampling_strategy": "sequential",
-        "learning_rate": rate,
         "lr_scheduler_type": "linear",
-        "warmup_steps": min(math.ceil(settings.warmup * steps), steps - 1),  # the first of them has a rate of zero
-        "weight_decay": settings.weight_decay,
-        "max_grad_norm": train.max_grad_norm,
-        "bf16": chosen_dtype(train.dtype) == "bfloat16",
+        **arguments_from(train, settings, steps=steps, rate=rate),
         "save_strategy": "no",
         "logging_steps": max(1, steps // 20),
         "logging_nan_inf_filter": False,

@@ -27,13 +27,14 @@ from guidebook.preparation import prepare
 from guidebook.recipe import Recipe, name_of
 from guidebook.training import processes
 from guidebook.training.choices import stored_answers
+from guidebook.training.disk import disk_explained
 from guidebook.training.engine import Engine, Outcome, Trained
 from guidebook.training.estimate import estimate_stages
 from guidebook.training.listener import Listener
 from guidebook.training.memory import available_megabytes, memory_needed
 from guidebook.training.prediction import Rows
 from guidebook.training.run import Material, Run
-from guidebook.training.store import full_disk_explained, key_of
+from guidebook.training.store import key_of
 from guidebook.training.trainer import bf16_is_fast
 from guidebook.writing import check_out, write_guidebook
 
@@ -42,7 +43,7 @@ __all__ = ["BASELINES", "adapt", "arms", "estimate", "evaluate", "follow", "plan
 BASELINES = ("tfidf", "zero_shot", "linear_probe", "source_only")
 
 
-@full_disk_explained()
+@disk_explained()
 def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | None = None) -> Guidebook:
     """Adapt the recipe's base to its targets without their labels and return the guidebook.
 

@@ -17,8 +17,8 @@ from guidebook.reports.card import render_card
 from guidebook.reports.page import render
 from guidebook.strict_json import dumps
 from guidebook.training import processes
+from guidebook.training.disk import disk_explained
 from guidebook.training.listener import Listener
-from guidebook.training.store import full_disk_explained
 from guidebook.writing import CARD, EVIDENCE, FACTS, KNOWN_ROWS, RECORDS, REPORT, facts_json, records
 
 MISSING = "missing"
@@ -48,7 +48,7 @@ class Completion:
         """Do one piece; an exception is kept for `end`, and the run goes on. Ctrl-C ends it."""
         missing = self._facts[MISSING]
         try:
-            with full_disk_explained():
+            with disk_explained():
                 yield
                 before = missing.pop(name, None)
                 try:

@@ -25,7 +25,15 @@ class LabelError(InputError):
 
 
 class RunError(GuidebookError):
-    """The run failed on its own: loss not finite, disk full. The last complete checkpoint is kept."""
+    """The run failed on its own, such as by a loss that is not finite. The last complete checkpoint is kept."""
+
+
+class MachineError(RunError):
+    """The machine failed the run, which says nothing about what was run: a full disk, a lock that stays held."""
+
+
+class OutOfMemory(MachineError):  # noqa: N818  # as torch and Python call it
+    """There was too little memory, now and here."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guidebook.adapters.feasible import check_base
 from guidebook.adapters.host import Host
+from guidebook.data.cache import require_cache
 from guidebook.data.classes import class_notes
 from guidebook.data.corpus import Corpus, read_corpus
 from guidebook.data.documents import Split, read_documents_corpus
@@ -17,7 +18,7 @@ from guidebook.training.layers import check_layers
 from guidebook.training.listener import Listener
 from guidebook.training.run import Material
 from guidebook.training.scoring import start_token
-from guidebook.training.store import Store, default_root
+from guidebook.training.store import Store
 from guidebook.training.trainer import bf16_is_fast, check_arguments
 
 
@@ -27,6 +28,7 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         raise InputError(
             "The recipe has no target. Name unlabelled text: `targets: [kitchen.csv]`, --target kitchen.csv."
         )
+    root = require_cache()
     check_arguments(recipe.trainer)
     corpus = read(recipe)
     for population in (*corpus.everything, *corpus.dev):
@@ -66,7 +68,7 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         classes=len(corpus.labels.names),
         train=recipe.train,
         seed=recipe.seed,
-        store=Store(default_root()),
+        store=Store(root),
         trainer=recipe.trainer,
         listener=listener,
     )

@@ -48,8 +48,8 @@ PLAIN: dict[str, Any] = {  # every setting of every stage takes part, and has an
     "tokens_per_batch": 96,
     "max_length": 16,
     "dtype": "float32",
-    "fuse": {"tokens": 250, "learning_rate": 1e-2},
-    "task": {"epochs": 1, "rows_per_batch": 6, "learning_rate": 1e-2},
+    "fuse": {"tokens": 250, "learning_rate": 1e-2, "held_out": 0.2},
+    "task": {"epochs": 1, "rows_per_batch": 6, "learning_rate": 1e-2, "held_out": 0.2},
 }
 STOPPING = {**PLAIN, "fuse": {**PLAIN["fuse"], "patience": 3}, "task": {**PLAIN["task"], "patience": 3}}
 OTHER: dict[str, Any] = {
@@ -63,7 +63,7 @@ OTHER: dict[str, Any] = {
     "compile": True,
     "checkpoint_seconds": 1.0,
     "max_grad_norm": 0.5,
-    "fuse.tokens": 400,
+    "fuse.tokens": 2000,
     "fuse.epochs": 2.0,
     "task.epochs": 2.0,
     "task.rows_per_batch": 4,

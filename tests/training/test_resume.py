@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,12 +22,14 @@ import guidebook.training.engine as engine_module
 import guidebook.training.trainer as trainer_module
 import guidebook.writing as writing_module
 from guidebook.adaptation import adapt, prepare
-from guidebook.errors import InputError, RunError
+from guidebook.errors import InputError, MachineError, RunError
 from guidebook.methods.stage import Stage
+from guidebook.training import processes
+from guidebook.training.disk import disk_explained
 from guidebook.training.engine import HEADS, Engine, Trained
 from guidebook.training.listener import Listener
 from guidebook.training.run import Run
-from guidebook.training.store import COMPLETE, full_disk_explained
+from guidebook.training.store import COMPLETE, Store
 from guidebook.training.trainer import WEIGHTS, StageTrainer, _only, _Progress
 from tiny import tiny_recipe
 
@@ -236,9 +238,33 @@ def test_a_full_disk_says_what_to_do_and_loses_nothing(
     assert [stage["cached"] for stage in book.meta["stages"]] == [where == "artifact"]
 
 
-def test_another_error_of_the_disk_is_not_called_full(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), full_disk_explained():
-        raise PermissionError(errno.EACCES, "Permission denied")
+def torch_refused(place: Path) -> Exception:
+    try:
+        torch.save({"a": torch.zeros(9)}, place)
+    except RuntimeError as error:
+        return error
+    raise AssertionError(f"{place} was written")
+
+
+def test_another_error_of_the_disk_is_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path))
+    place = str(tmp_path / "k")
+    refused = [torch_refused(tmp_path), torch_refused(tmp_path / "no" / "folder")]
+    refused += [
+        PermissionError(errno.EACCES, "Permission denied", place),
+        IsADirectoryError(21, "Is a directory", place),
+    ]
+    refused += [OSError(errno.EROFS, "Read-only file system", place)]
+    for error in refused:
+        with (
+            pytest.raises(MachineError, match=r"could not be read or written.*GUIDEBOOK_CACHE") as found,
+            disk_explained(),
+        ):
+            raise error
+        assert "full" not in str(found.value)
+    for elsewhere in (PermissionError(errno.EACCES, "Permission denied"), FileNotFoundError(2, "No", "/elsewhere.csv")):
+        with pytest.raises(type(elsewhere)), disk_explained():  # no file of the cache: whoever opened it knows more
+            raise elsewhere
 
 
 def test_trainer_arguments_reach_the_trainer_and_unknown_ones_are_refused_first(
@@ -357,3 +383,46 @@ def test_the_tokens_of_a_stage_are_counted_step_by_step() -> None:
         progress.on_step_end(None, state, control)
     assert listener.told == pytest.approx([sum(range(30, 30 + done)) / 1e6 for done in range(1, 31)], rel=1e-4)
     assert sum(reads) == 30
+
+
+class Heard(Listener):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_damaged_stage_is_made_again_bit_for_bit_and_it_is_said(train: Any, tmp_path: Path) -> None:
+    first = train("damaged", method="source_only")
+    (stage,) = [place for place in (tmp_path / "damaged").iterdir() if (place / "stage.json").exists()]
+    weights_file = next((stage / "adapters").rglob("*.safetensors"))
+    for damaged, left in ((weights_file, 40), (stage / "stage.json", 0), (stage / HEADS, None)):
+        whole = damaged.read_bytes()
+        if left is None:
+            damaged.unlink()
+        else:
+            damaged.write_bytes(whole[:left])
+        listener = Heard()
+        assert equal(train("damaged", listener, method="source_only"), first)
+        assert [line for line in listener.said if "damaged, so it is made again" in line and damaged.name in line]
+    listener = Heard()
+    train("damaged", listener, method="source_only")
+    assert not [line for line in listener.said if "damaged" in line]
+
+
+def test_of_several_processes_the_first_one_alone_writes_a_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained or combined: the others wait until it is there."""
+    store, wrote = Store(tmp_path), []
+    engine = cast(Any, SimpleNamespace(store=store))
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    monkeypatch.setattr(processes, "wait", lambda: store.put("k", lambda folder: wrote.append("first")))
+    assert Engine._written(engine, "k", lambda folder: wrote.append("second")) == store.find("k")
+    assert wrote == ["first"]
+    stage = Stage("soup", {}, {}, combine={"adapted": {"one": 1.0}})
+    engine = cast(Any, SimpleNamespace(store=store, host=None, _written=lambda key, write: f"written {key}"))
+    assert Engine._train(engine, stage, {}, "k") == "written k"

@@ -20,7 +20,7 @@ from guidebook.adapters.fingerprints import fingerprint_of
 from guidebook.adapters.gguf import SUFFIX, convert
 from guidebook.adapters.kept import is_full, keep, kept
 from guidebook.adapters.known import Known, Wheel
-from guidebook.data.texts import cache_root
+from guidebook.data.cache import cache_root
 from guidebook.errors import InputError
 
 LOG = logging.getLogger("guidebook.bases")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from guidebook.data.texts import cache_root
+from guidebook.data.cache import cache_root
 from guidebook.errors import InputError
 
 COMPLETE = "COMPLETE"

@@ -65,7 +65,7 @@ def compare(
     comparison = load_comparison(recipe_path, overrides)
     folder = out or Path("runs") / f"{recipe_path.stem}-compare"
     left = {item.name for item in folder.iterdir()} if folder.is_dir() else set()
-    if left - {"claims"} and "records.jsonl" not in left:
+    if left - {"claims", ".records.jsonl.lock"} and "records.jsonl" not in left:
         raise InputError(f"{folder}: is not empty and holds no records. Choose another --out.")
     jobs = comparison.jobs()
     if dry_run:

@@ -158,9 +158,13 @@ def extra_state(extra: str, names: list[str]) -> str:
 
 def store() -> dict[str, str]:
     """Return where trained stages are kept, how large that is, and how much room is left on its disk."""
-    from guidebook.training.store import default_root
+    from guidebook.data.cache import cache_root, require_cache
+    from guidebook.errors import InputError
 
-    root = default_root()
+    try:
+        root = require_cache()
+    except InputError as error:
+        return {"cache": str(error), "disk": f"{shutil.disk_usage(existing(cache_root())).free / 1e9:,.1f} GB free"}
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) if root.is_dir() else 0
     return {
         "cache": f"{root} ({size / 1e6:,.0f} MB); another folder: GUIDEBOOK_CACHE",

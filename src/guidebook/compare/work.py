@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,11 +20,14 @@ from guidebook.data.gold import reveal_gold
 from guidebook.errors import InputError, RunError
 from guidebook.evaluation.records import append_record, machine, read_records, versions
 from guidebook.evaluation.task_scores import ACCURACY, by_row, metric_of, primary, scores
+from guidebook.locks import claimed
 from guidebook.recipe import Recipe, name_of
+from guidebook.training.disk import disk_explained
 from guidebook.training.engine import Engine, Outcome
 from guidebook.training.listener import Listener
+from guidebook.training.memory import peak_megabytes
 from guidebook.training.run import Material
-from guidebook.training.store import code_digest, full_disk_explained, key_of
+from guidebook.training.store import code_digest, key_of
 
 RECORDS = "records.jsonl"
 WAIT = 0.5  # seconds between two looks at what other processes still work on
@@ -56,7 +57,7 @@ class Share:
         return cls(int(part), int(parts))
 
 
-@full_disk_explained()
+@disk_explained()
 def work(comparison: Comparison, folder: Path, share: Share | None = None, listener: Listener | None = None) -> None:
     """Do every job that has no record, group by group; groups that another process works on are left to it.
 
@@ -94,19 +95,8 @@ def _group_key(group: Group) -> str:
 @contextlib.contextmanager
 def claim(folder: Path, key: str) -> Iterator[bool]:
     """Yield whether no other process has this key, and keep it meanwhile; a process that dies lets go."""
-    place = folder / "claims" / key
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.open("ab") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows has no flock; one process at a time may work there
-            pass
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    with claimed(folder / "claims" / key) as mine:
+        yield mine
 
 
 def _run_group(comparison: Comparison, jobs: list[Job], folder: Path, listener: Listener) -> None:
@@ -190,7 +180,7 @@ def _record(job: Job, recipe: Recipe, material: Material, engine: Engine) -> dic
         **shared,
         **measured,
         "seconds": round(time.monotonic() - began, 2),
-        "memory_megabytes": _memory(),
+        "memory_megabytes": peak_megabytes(),
         "recipe": recipe.replace(source=group.source).resolved(),
         "fingerprints": {p.name: p.fingerprint for p in (*material.corpus.everything, *material.corpus.tests.values())},
         "code": code_digest(),
@@ -264,13 +254,3 @@ def _costs(outcome: Outcome, engine: Engine) -> dict[str, Any]:
             for trained, f in zip(outcome.stages, figures, strict=True)
         ],
     }
-
-
-def _memory() -> float:
-    """Return the most memory that this process has held so far; the device's, where one trains, in megabytes."""
-    import torch
-
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)

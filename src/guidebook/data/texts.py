@@ -11,6 +11,7 @@ from typing import IO, overload
 
 import numpy as np
 
+from guidebook.data.cache import scratch_folder
 from guidebook.data.in_memory import is_broken
 
 BLOCK = 8_192  # texts read at a time
@@ -20,19 +21,6 @@ OVERHEAD = 57  # bytes that Python adds to a text, and to the list that holds it
 KNOWN = 4_096
 """Different short values of a column that are kept once; a column of labels has no more."""
 SHORT = 64
-
-
-def cache_root() -> Path:
-    """Return the folder of everything that is kept between runs: $GUIDEBOOK_CACHE, else ~/.cache/guidebook."""
-    given = os.environ.get("GUIDEBOOK_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "guidebook"
-
-
-def scratch_folder() -> Path:
-    """Return where large temporary files go: beside the cache, since /tmp may be memory."""
-    folder = cache_root() / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def unnamed_file(folder: Path | None = None) -> IO[bytes]:

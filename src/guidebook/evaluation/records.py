@@ -6,12 +6,13 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
 from guidebook.errors import InputError
+from guidebook.locks import locked
 from guidebook.strict_json import dumps
 
 PACKAGES = (
@@ -35,8 +36,8 @@ def append_record(path: str | Path, record: Mapping[str, Any]) -> None:
     its line end is kept. Numbers that JSON cannot hold (nan, inf) are written as null, numpy values as plain ones.
     """
     line = (dumps(record) + "\n").encode()
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+", buffering=0) as file, _locked(file):
+    place = Path(path)
+    with locked(place.with_name(f".{place.name}.lock"), f"writing {place}"), open(place, "ab+", buffering=0) as file:
         line = _mend_end(file) + line
         while line:
             line = line[file.write(line) :]
@@ -102,17 +103,6 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
-
-
-@contextlib.contextmanager
-def _locked(file: IO[bytes]) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # Windows has no flock; one process at a time may append there
-        yield
-        return
-    fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
-    yield
 
 
 def _mend_end(file: IO[bytes]) -> bytes:

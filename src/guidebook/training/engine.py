@@ -24,7 +24,7 @@ from guidebook.tasks.classification import Classification
 from guidebook.training import processes
 from guidebook.training.combination import HEADS, check_combination, combine, lineage_of
 from guidebook.training.dropout import base_dropout
-from guidebook.training.keys import library_versions, stage_key
+from guidebook.training.keys import stage_key
 from guidebook.training.layers import running
 from guidebook.training.listener import Listener
 from guidebook.training.memory import memory_explained
@@ -169,11 +169,14 @@ class Engine:
         key = planned.key
         if not stage.losses and not stage.combine:
             return self._restacked(stage, made, key)
-        with self.store.lock(key) if processes.is_first() else nullcontext():
+        lock = self.store.lock(key, f"stage {stage.name}", self.listener.note)
+        with lock if processes.is_first() else nullcontext():
             processes.wait()  # the others train along while the first one holds the lock
             folder = self.store.find(key)
             cached = folder is not None
             if folder is None:
+                if what := self.store.damage(key):
+                    self.listener.note(f"{stage.name}: the stored stage is damaged, so it is made again ({what})")
                 folder = self._train(stage, made, key)
         figures = json.loads((folder / "stage.json").read_text(encoding="utf8"))
         places = {name: made[name].places[name] for name in stage.below}
@@ -189,7 +192,7 @@ class Engine:
     @global_random_state_kept()
     def _train(self, stage: Stage, made: Mapping[str, Trained], key: str) -> Path:
         if stage.combine:
-            return self.store.put(key, lambda folder: combine(self.host, stage, made, folder))
+            return self._written(key, lambda folder: combine(self.host, stage, made, folder))
         self.build(stage, made)
         setup = self.setup.only(self.setup.reads(stage))  # nothing that is not in the key
         heads = self._heads(setup.heads(stage), stage, made)
@@ -222,6 +225,10 @@ class Engine:
                 save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, folder / HEADS)
             (folder / "stage.json").write_text(json.dumps(figures, indent=1), encoding="utf8")
 
+        return self._written(key, write)
+
+    def _written(self, key: str, write: Callable[[Path], None]) -> Path:
+        """Let the first process write a stage's folder while the others wait, and return it."""
         if processes.is_first():
             self.store.put(key, write)
         processes.wait()
@@ -290,7 +297,7 @@ class Engine:
             with self.host.disabled():
                 return token_nats(self.host, documents, width, self.train.dtype, self.listener)
 
-        return self.store.array(key_of({"model": where, "rows": documents.fingerprint, **library_versions()}), run)
+        return self.store.array(key_of({"model": where, "rows": documents.fingerprint}), run)
 
     def pooled(self, rows: Rows) -> np.ndarray:
         """Return pooled rows (N, H) of the untouched base."""
@@ -309,7 +316,7 @@ class Engine:
 
     def _once(self, model: tuple[str, ...], rows: Rows, run: Callable[[], np.ndarray]) -> np.ndarray:
         """Run a prediction unless the same model has read the same rows before, in this run or an earlier one."""
-        return self.store.array(key_of({"model": model, "rows": rows.fingerprint, **library_versions()}), run)
+        return self.store.array(key_of({"model": model, "rows": rows.fingerprint}), run)
 
 
 def attach(host: Host, stack: Sequence[str], places: Mapping[str, Path], head: nn.Module | None) -> nn.Module | None:

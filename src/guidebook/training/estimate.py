@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +13,7 @@ import torch
 from guidebook.data.streams import seed_for
 from guidebook.training.engine import Engine, Trained
 from guidebook.training.layers import running
+from guidebook.training.memory import peak_megabytes
 from guidebook.training.model import StageModel
 from guidebook.training.plan import StagePlan
 from guidebook.training.trainer import chosen_dtype
@@ -53,16 +52,13 @@ def estimate_stages(engine: Engine, plans: Sequence[tuple[str, str, Trained]]) -
             "cached": planned.cached,
         }
     found = list(stages.values())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-    if torch.cuda.is_available():
-        peak = torch.cuda.max_memory_allocated() / 1e6
     return {
         "stages": found,
         "seconds": round(sum(stage["seconds"] for stage in found), 1),
         "tokens": sum(stage["tokens"] for stage in found if not stage["cached"]),
         "parameters": engine.host.base_parameters,
         "trainable_parameters": trainable,
-        "memory_megabytes": round(peak, 1),
+        "memory_megabytes": peak_megabytes(),
     }
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from enum import Enum
-from functools import cache
-from importlib import metadata
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -20,10 +18,8 @@ import xxhash
 
 from guidebook.data.streams import Stream
 from guidebook.methods.stage import Stage
-from guidebook.training.store import code_digest, key_of
+from guidebook.training.store import code_digest, key_of, library_versions
 
-LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "bitsandbytes")
-"""Packages that take part in training: another version is another key."""
 WITHOUT_EFFECT = ("checkpoint_seconds", "gradient_checkpointing", "micro_batches")
 """Settings that may be read without being in the key: the first two change no bit, and a step's number of parts enters
 by itself, as micro-batches times processes."""
@@ -139,18 +135,6 @@ def described(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, str | int | float | bool) else repr(value)
-
-
-@cache
-def library_versions() -> dict[str, str]:
-    """Return the versions of the packages that take part in training, of those that are installed."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def few_rows(stage: Stage, count: int = 8) -> Stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from guidebook.adapters.bases import lm_kind, read_config, resolve_base
 from guidebook.adapters.gptj_attention import attention_for
 from guidebook.adapters.placement import placement_for
 from guidebook.adapters.quantised import saved_quantisation
-from guidebook.errors import RunError
+from guidebook.errors import OutOfMemory
 from guidebook.losses.chunked import rows_together
 from guidebook.training.settings import Training
 from guidebook.training.tap import Tap
@@ -172,12 +173,26 @@ def _container_bytes(place: Path = Path("/sys/fs/cgroup")) -> float | None:
     return None
 
 
+def peak_megabytes() -> float:
+    """Return the most memory that this process has held so far; the device's, where one trains."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 1e6, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        import psutil  # type: ignore[import-untyped]  # of accelerate
+
+        return round(float(psutil.Process().memory_info().peak_wset) / 1e6, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
+
+
 @contextmanager
 def memory_explained(stage: str, train: Training) -> Iterator[None]:
-    """Turn running out of memory into a RunError that says which setting to change first, and to what.
+    """Turn running out of memory into an error that says which setting to change first, and to what.
 
     Raises:
-        RunError: there was too little memory.
+        OutOfMemory: there was too little memory.
     """
     try:
         yield
@@ -187,7 +202,7 @@ def memory_explained(stage: str, train: Training) -> Iterator[None]:
         if not told and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         parts = 2 * train.micro_batches
-        raise RunError(
+        raise OutOfMemory(
             f"Out of memory in stage {stage!r}: {text.strip().splitlines()[0] if text.strip() else 'no memory left'} "
             f"Set train.micro_batches={parts}: each step is cut into {parts} parts, which halves its activations and "
             f"changes no result but for rounding. Then lower train.max_length from {train.max_length}. Finished stages "

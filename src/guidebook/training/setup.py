@@ -39,6 +39,8 @@ class Setup:
             read["adapter"] = self.adapter  # a new one: all of it
         if stage.losses:
             self._with(read, sealed=False)._rehearse(few_rows(stage))
+            if self.settings(stage).patience is not None:  # whole documents are held out
+                read["documents"] = [part.stream.documents for loss in stage.losses.values() for part in loss.reads]
         return read
 
     def only(self, read: dict[str, Any]) -> Setup:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import ast
-import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xxhash
 
-from guidebook.data.texts import cache_root
-from guidebook.errors import GuidebookError, RunError
+from guidebook.data.cache import cache_root
 from guidebook.folders import fsync_folder
+from guidebook.locks import locked
 
 COMPLETE = "COMPLETE"
+"""A file in a finished folder: what its other files looked like when it was written."""
+END = 2**20
+"""Bytes at either end of a file that are compared."""
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "numpy", "bitsandbytes")
+"""Packages that take part in training: another version is another key."""
 CODE = ("adapters", "data", "losses", "tasks", "training", "peft", "methods/stage.py")
 """What takes part in training a stage; methods say what a stage is, and that is in its key as data."""
 
@@ -64,38 +69,71 @@ def _is_text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
+@cache
+def library_versions() -> dict[str, str]:
+    """Return the versions of the packages that take part in training, of those that are installed."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def key_of(facts: dict[str, Any]) -> str:
     """Return the hash of plain data."""
     return xxhash.xxh3_128_hexdigest(json.dumps(facts, sort_keys=True, default=str).encode())
 
 
+def mark_complete(folder: Path) -> None:
+    """Flush a folder to the disk, then write into it that it is complete, and what its files look like."""
+    fsync_folder(folder)
+    files = {name: _look(folder / name) for name in _files(folder)}
+    (folder / COMPLETE).write_text(json.dumps(files, sort_keys=True), encoding="utf8")
+    fsync_folder(folder)
+
+
+def damage(folder: Path) -> str:
+    """Return what is wrong with a folder that was marked as complete: a file that is gone or another; "" if nothing."""
+    try:
+        files = json.loads((folder / COMPLETE).read_text(encoding="utf8"))
+        for name, look in files.items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if _look(folder / name) != look:
+                return f"{name} is not what was written"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{COMPLETE} cannot be read: {error}"
+    return ""
+
+
+def _files(folder: Path) -> list[str]:
+    return [
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != COMPLETE
+    ]
+
+
+def _look(path: Path) -> list[Any]:
+    """Return a file's size and a hash of its ends, which is quick for a file of any size."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        digest = xxhash.xxh3_128(file.read(END))
+        file.seek(max(0, size - END))
+        digest.update(file.read(END))
+    return [size, digest.hexdigest()]
+
+
 def complete_checkpoint(folder: Path) -> Path | None:
     """Return the newest complete checkpoint under `folder` and delete all others."""
     found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    newest = next((path for path in reversed(found) if (path / COMPLETE).exists()), None)
+    newest = next((path for path in reversed(found) if (path / COMPLETE).exists() and not damage(path)), None)
     for path in found:
         if path != newest:
             shutil.rmtree(path)
     return newest
-
-
-@contextmanager
-def full_disk_explained() -> Iterator[None]:
-    """Turn the many errors that a full disk makes into one RunError that says what to do."""
-    try:
-        yield
-    except GuidebookError:
-        raise  # it says already what to do
-    except Exception as error:
-        # torch's writer only says that it stands at the wrong place of its file
-        torch_failed = isinstance(error, RuntimeError) and "inline_container" in str(error)
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        if not full and not torch_failed:
-            raise
-        raise RunError(
-            f"The disk is full: {error}. The last complete checkpoint is kept: free some space and run the same "
-            "command again, or set GUIDEBOOK_CACHE to a folder on another disk."
-        ) from error
 
 
 @dataclass(frozen=True)
@@ -105,9 +143,14 @@ class Store:
     root: Path
 
     def find(self, key: str) -> Path | None:
-        """Return the finished folder of a key, if there is one."""
+        """Return the finished folder of a key, if there is one and it is whole."""
         folder = self.root / key
-        return folder if (folder / COMPLETE).exists() else None
+        return folder if (folder / COMPLETE).exists() and not damage(folder) else None
+
+    def damage(self, key: str) -> str:
+        """Return what is wrong with the folder of a key; "" if there is none or it is whole."""
+        folder = self.root / key
+        return f"{folder}: {what}" if folder.exists() and (what := damage(folder)) else ""
 
     def work(self, key: str) -> Path:
         """Return the folder in which the stage of a key keeps its checkpoints."""
@@ -115,19 +158,17 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    @contextmanager
-    def lock(self, key: str) -> Iterator[None]:
-        """Keep other processes from training the same stage meanwhile; a process that dies lets go."""
-        place = self.root / "locks" / key
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("ab") as file:
-            try:
-                import fcntl
-            except ImportError:  # Windows has no flock; one process at a time may train there
-                yield
-                return
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def lock(
+        self, key: str, what: str = "a stage", say: Callable[[str], None] | None = None
+    ) -> AbstractContextManager[None]:
+        """Keep other processes from training the same stage meanwhile; a process that dies lets go.
+
+        Args:
+            key: The stage's key.
+            what: What a message calls it.
+            say: Is told who is waited for.
+        """
+        return locked(self.root / "locks" / key, what, say)
 
     def put(self, key: str, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a temporary folder and make it the finished one by rename; the working folder goes."""
@@ -136,30 +177,33 @@ class Store:
         temporary.mkdir(parents=True)
         try:
             write(temporary)
-            fsync_folder(temporary)
+            mark_complete(temporary)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        (temporary / COMPLETE).write_text("", encoding="utf8")
-        fsync_folder(temporary)
         folder = self.root / key
         shutil.rmtree(folder, ignore_errors=True)
+        folder.unlink(missing_ok=True) if folder.is_file() else None
         temporary.rename(folder)
         shutil.rmtree(self.root / f"{key}.work", ignore_errors=True)
         return folder
 
     def array(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """Return the array of a key: the stored one, else what `make` returns, which is then stored."""
-        place = self.root / "arrays" / f"{key}.npy"
-        if place.exists():
+        """Return the array of a key: the stored one if it can be read, else what `make` returns, which is stored.
+
+        Other versions of the libraries make it anew.
+        """
+        name = key_of({"key": key, "libraries": library_versions()})
+        place = self.root / "arrays" / f"{name}.npy"
+        with suppress(OSError, ValueError, EOFError):  # not there, or damaged
             found: np.ndarray = np.load(place, allow_pickle=False)
             return found
         values = make()
         place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f"{key}.{os.getpid()}.new")
+        temporary = place.with_name(f"{name}.{os.getpid()}.new")
         with temporary.open("wb") as file:
             np.save(file, values, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(place)
+        temporary.replace(place)
         return values

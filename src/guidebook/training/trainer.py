@@ -17,7 +17,6 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from guidebook.errors import InputError, RunError, nearest
-from guidebook.folders import fsync_folder
 from guidebook.training import processes
 from guidebook.training.listener import Listener
 from guidebook.training.model import StageModel
@@ -25,7 +24,7 @@ from guidebook.training.plan import StagePlan
 from guidebook.training.precision import rates
 from guidebook.training.settings import FuseTraining, TaskTraining, Training
 from guidebook.training.stopping import EarlyStopping, measured
-from guidebook.training.store import COMPLETE, complete_checkpoint
+from guidebook.training.store import complete_checkpoint, mark_complete
 from guidebook.training.trackers import check_trackers, close_runs, open_run, place_logs
 
 WEIGHTS = "trainable.safetensors"
@@ -163,9 +162,7 @@ class StageTrainer(Trainer):  # type: ignore[misc]
         processes.wait()  # every process writes its own random state
         if self.is_world_process_zero():
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            fsync_folder(folder)
-            (folder / COMPLETE).write_text("", encoding="utf8")
-            fsync_folder(folder)
+            mark_complete(folder)
             complete_checkpoint(Path(self.args.output_dir))
         processes.wait()
 

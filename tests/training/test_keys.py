@@ -48,7 +48,7 @@ PLAIN: dict[str, Any] = {  # every setting of every stage takes part, and has an
     "tokens_per_batch": 96,
     "max_length": 16,
     "dtype": "float32",
-    "fuse": {"tokens": 250, "learning_rate": 1e-2, "held_out": 0.2},
+    "fuse": {"tokens": 1200, "learning_rate": 1e-2, "held_out": 0.2},
     "task": {"epochs": 1, "rows_per_batch": 6, "learning_rate": 1e-2, "held_out": 0.2},
 }
 STOPPING = {**PLAIN, "fuse": {**PLAIN["fuse"], "patience": 3}, "task": {**PLAIN["task"], "patience": 3}}
@@ -63,7 +63,7 @@ OTHER: dict[str, Any] = {
     "compile": True,
     "checkpoint_seconds": 1.0,
     "max_grad_norm": 0.5,
-    "fuse.tokens": 2000,
+    "fuse.tokens": 2400,
     "fuse.epochs": 2.0,
     "task.epochs": 2.0,
     "task.rows_per_batch": 4,
@@ -266,9 +266,8 @@ def test_a_field_of_an_adapter_is_in_the_key_exactly_where_it_changes_the_stage(
                 tried.append(built(other))
             except (InputError, TypeError, ValueError, AttributeError):
                 continue
-            assert_keys_follow(
-                plain, tried[-1], f"{kind}.{name}={value!r}", exactly=name not in ("reduction", "scaling")
-            )
+            rounds = name in ("reduction", "width", "products", "scaling")  # read, and perhaps the same in the end
+            assert_keys_follow(plain, tried[-1], f"{kind}.{name}={value!r}", exactly=not rounds)
         assert tried or name in ("kind", "modules"), f"no other value of {kind}.{name} was accepted"
     assert plain.keys() == {"0 fuse", "1 task"}
 

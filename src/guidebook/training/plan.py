@@ -133,9 +133,10 @@ class StagePlan(Dataset[dict[str, Any]]):
         seed = seed_for(self._seed, "order", self.primary)
         if self.primary in fixed:
             lengths, rows = stream.tokens.lengths, fixed[self.primary]
-            by_tokens = self.token_budget / (rows * float(lengths.mean()))
-            by_rows = train.task.epochs * len(lengths) / rows
-            count = math.ceil(by_tokens if self.length_in == "tokens" else by_rows)
+            if self.length_in == "tokens":
+                count = math.ceil(self.token_budget / (rows * float(lengths.mean())))
+            else:
+                count = math.ceil(train.task.epochs * len(lengths) / rows)
             steps = plan_rows(lengths, rows, count, seed)
         elif self.packs:
             steps = plan_packed(

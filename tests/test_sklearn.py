@@ -145,6 +145,20 @@ def test_grid_search_chooses_on_source_rows(make: Callable[..., DomainAdapter]) 
     assert folds.shape == (24, 2)
 
 
+@pytest.mark.parametrize(
+    ("method", "task", "dev"),
+    [
+        ("co_training", {}, 0.2),
+        ("self_training", {}, 0.2),
+        ("domain_fusion", {}, 0.0),
+        ("co_training", {"dev": 0.0}, 0.0),
+    ],
+)
+def test_methods_that_calibrate_hold_rows_out_for_it(make: Callable[..., DomainAdapter], method, task, dev) -> None:
+    model = make(method=method, task=task)
+    assert model._recipe(X, Y, ["bad", "good"]).task.dev == dev
+
+
 def test_wrong_calls_say_what_to_do(make: Callable[..., DomainAdapter]) -> None:
     with pytest.raises(NotFittedError):
         make().predict(X)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from guidebook.artifact import Guidebook
     from guidebook.data.domains import Domain
 
+CALIBRATED_ON = 0.2
+"""Share of the rows that a method which calibrates keeps for that."""
+
 
 class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier of texts, adapted to raw text of the domain where it has to work.
@@ -35,7 +39,8 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         method: A method's name, or a mapping with its settings.
         adapter: An adapter kind's name, or a mapping with its settings.
         train: Settings of the stages, as in a recipe.
-        task: Settings of the task, as in a recipe. All rows given to `fit` are trained on unless it says `dev`.
+        task: Settings of the task, as in a recipe. All rows given to `fit` are trained on unless it says `dev`; a
+            method that calibrates probabilities (co_training, self_training) holds a fifth of them out for that.
         unlabelled: More raw text of the source domain.
         general: General text, for methods that read it.
         trainer: More transformers.TrainingArguments.
@@ -132,6 +137,8 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         name = self.method if isinstance(self.method, str) else self.method.get("name")
         if name in WITHOUT_A_MODEL:
             raise InputError(f"The method {name} keeps no model that could predict new rows. Choose another one.")
+        if getattr(recipe.method, "calibrates", False) and "dev" not in (self.task or {}):
+            recipe = dataclasses.replace(recipe, task=dataclasses.replace(recipe.task, dev=CALIBRATED_ON))
         return recipe
 
     def _book(self) -> Guidebook:

@@ -98,6 +98,27 @@ def test_a_class_without_a_labelled_row_and_rows_without_a_label() -> None:
     assert words.said_of().sum(1) == pytest.approx(1.0)
 
 
+@pytest.mark.parametrize("dev", [0.0, 0.25])
+def test_calibrating_on_rows_that_were_trained_on_is_said_once(dev, tiny_base) -> None:
+    recipe = tiny_recipe(tiny_base("bert"), method="co_training", task={"dev": dev})
+    material, _ = prepare(recipe, Listener())
+    said: list[str] = []
+
+    class Says:
+        def note(self, text: str) -> None:
+            said.append(text)
+
+        def latest(self, rows: Any) -> np.ndarray:
+            return np.full((rows.items, 2), 0.5)
+
+    run = Run(material, material.corpus.targets[0], 0, Says())
+    for _ in range(2):
+        found, labels = run.predicted_source()
+        assert len(found) == len(labels) == (24 if dev == 0 else 6)
+    assert len(said) == (dev == 0)
+    assert all("calibrated on rows that were trained on" in text for text in said)
+
+
 @pytest.mark.parametrize("pull", [0.0, 3.0, 1e6])
 def test_labels_have_shares_between_what_em_says_and_the_sources(pull, tiny_base, monkeypatch) -> None:
     recipe = tiny_recipe(tiny_base("bert"), method={"name": "co_training", "pull": pull, "rounds": 1})
@@ -119,6 +140,15 @@ def test_labels_have_shares_between_what_em_says_and_the_sources(pull, tiny_base
     assert shares == pytest.approx(em_prior(said, np.array([0.5, 0.5]), pull=pull))
     assert agreed.mean(0) == pytest.approx(shares, abs=1e-3)
     assert (agreed[:, 1].argsort() == said[:, 1].argsort()).all()
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "note", lambda self, text: said.append(text))
+        patch.setattr(Run, "predicted_source", lambda self: (held_out, np.zeros(40, np.int64)))
+        told, _ = recipe.method._agreed(run, Blind(), None)
+    assert told is pool
+    assert len(said) == 1
+    assert "no held-out source row of 1" in said[0]
+    assert "nothing is calibrated" in said[0]
     told, shares = recipe.method._agreed(run, Blind(), np.array([0.15, 0.85]))
     assert shares.tolist() == [0.15, 0.85]
     assert told.mean(0) == pytest.approx(shares, abs=1e-3)

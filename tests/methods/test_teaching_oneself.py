@@ -76,6 +76,20 @@ def test_where_shares_are_the_sources_the_estimate_says_so() -> None:
     assert estimate[1] == pytest.approx(0.5, abs=0.04)
 
 
+def test_a_class_without_a_held_out_row_is_said() -> None:
+    run, target, _ = shifted(60, 0.85)
+    said: list[str] = []
+    held, _ = run.predicted_source()
+    run.predicted_source = lambda: (held, np.ones(len(held), np.int64))
+    run.labels, run.note = ["bad", "good"], said.append
+    source, estimate, pool = estimated_prior(run)
+    assert source.tolist() == estimate.tolist() == [0, 1]
+    assert pool is target
+    (note,) = said
+    assert "no held-out source row of bad" in note
+    assert "nothing is calibrated" in note
+
+
 def test_a_tilt_gives_the_mean_the_estimated_shares() -> None:
     _, target, _ = shifted(500, 0.85)
     tilted = target * tilt_towards(target, np.array([0.2, 0.8]))

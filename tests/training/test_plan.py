@@ -160,3 +160,35 @@ def test_every_labelled_row_is_read_once_an_epoch(host: Host) -> None:
 def test_seeds_differ_by_role_and_not_by_process() -> None:
     assert len({seed_for(0, "head"), seed_for(0, "order"), seed_for(1, "order")}) == 3
     assert seed_for(3, "masks", "text", 7) == 3431652020585874413  # the same on every machine and in every process
+
+
+def test_a_step_is_made_once_for_all_its_parts(host, tmp_path, monkeypatch):
+    """Rows are padded and masked once a step, and every part is what it is when it is asked for alone."""
+    made: list[int] = []
+    fed = StagePlan._fed
+
+    def counted(self, read, rows, width, step):
+        made.append(step)
+        return fed(self, read, rows, width, step)
+
+    for name, stage in stages(host).items():
+        train = replace(TRAIN, micro_batches=4)
+        plan = engine(host, tmp_path, train).plan(stage)
+        with monkeypatch.context() as patch:
+            patch.setattr(StagePlan, "_fed", counted)
+            made.clear()
+            together = [plan.batch(step, part) for step in range(plan.steps) for part in range(4)]
+        assert len(made) == plan.steps * len(plan.views), name
+        again = [plan.batch(step, part) for part in (3, 1, 0, 2) for step in reversed(range(plan.steps))]
+        found = {
+            (batch["fraction"], part): batch for batch, part in zip(together, [0, 1, 2, 3] * plan.steps, strict=True)
+        }
+        parts_of = [part for part in (3, 1, 0, 2) for _ in range(plan.steps)]
+        for batch, part in zip(again, parts_of, strict=True):
+            assert same(batch, found[batch["fraction"], part])
+
+
+def same(one, other) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from guidebook.errors import InputError
 from guidebook.evaluation.prior import calibrate, em_prior
 from guidebook.losses.language_modelling import LanguageModelling
 from guidebook.losses.task import TaskLoss
-from guidebook.methods.priors import balanced_choice, tilt_towards
+from guidebook.methods.priors import balanced_choice, every_class, tilt_towards
 from guidebook.methods.stage import Stage
 from guidebook.methods.tfidf import word_model
 
@@ -60,6 +60,8 @@ class CoTraining:
     weight: float = 1.0
     """Of the target's rows beside the source's."""
 
+    calibrates: ClassVar[bool] = True
+
     @property
     def assumes_equal_priors(self) -> bool:
         """Whether the target is taken to have nearly the source's class shares."""
@@ -106,7 +108,8 @@ class CoTraining:
         labelled = labels >= 0
         shares = np.bincount(labels[labelled], minlength=run.classes) / max(int(labelled.sum()), 1)
         pool = run.predicted()
-        if words is None or (shares == 0).any():
+        otherwise = "labels follow the adapters alone, and nothing is calibrated"
+        if words is None or not every_class(run, shares, otherwise):
             return pool, shares if known is None else known
         views = [(held_out, pool), (words.said_of(run.held_out_texts()), words.said_of())]
         agreed = multiplied(views, labels)

@@ -17,18 +17,27 @@ def estimated_prior(run: Run) -> tuple[Floats, Floats, Floats]:
     """Return the source's and the target's class shares (C,), and the calibrated probabilities (N, C) on the pool.
 
     The target's shares are those of calibrated expectation maximisation from the last stage's model, drawn to the
-    source's: a model that leans to one class in the target would otherwise be taught that there is no other. Without
-    held-out source rows (`task.dev: 0`) the calibration is fitted on rows that were trained on, and believes the model
-    too much.
+    source's: a model that leans to one class in the target would otherwise be taught that there is no other. Where a
+    class has no held-out row nothing is estimated or calibrated, and the run says so.
 
     Reference: Saerens et al. 2002; Alexandari et al. 2020 (see `evaluation.prior`).
     """
     found, labels = run.predicted_source()
     shares = np.bincount(labels[labels >= 0], minlength=run.classes) / max(int((labels >= 0).sum()), 1)
-    if run.planned or (shares == 0).any():
+    if run.planned or not every_class(run, shares, "class shares are the source's, and nothing is calibrated"):
         return shares, shares, run.predicted()
     pool = calibrate(found[labels >= 0], labels[labels >= 0])(run.predicted())
     return shares, em_prior(pool, shares, pull=PULL), pool
+
+
+def every_class(run: Run, shares: Floats, otherwise: str) -> bool:
+    """Return whether every class has a row among those to calibrate on, from its shares (C,); if not, say so."""
+    missing = [run.labels[label] for label in np.flatnonzero(shares == 0).tolist()]
+    if missing:
+        run.note(
+            f"no held-out source row of {', '.join(missing)}: {otherwise}. Give more labelled rows, or raise task.dev."
+        )
+    return not missing
 
 
 def balanced_choice(probabilities: Floats, prior: Floats, share: float, threshold: float) -> tuple[Ints, Ints]:

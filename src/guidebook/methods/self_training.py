@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -47,6 +47,8 @@ class SelfTraining:
     weight: float = 1.0
     """Of the pseudo-labelled rows beside the source's."""
 
+    calibrates: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if self.rounds < 1 or not 0 < self.share <= 1 or not 0 <= self.threshold <= 1 or self.weight <= 0:
             raise InputError(
@@ -73,9 +75,8 @@ class SelfTraining:
             ]
             rows, labels = balanced_choice(pool, prior, self.share * number / self.rounds, self.threshold)
             shares = ", ".join(f"{value:.2f}" for value in prior)
-            run.note(
-                f"round {number} trusts {len(rows):,} of {len(pool):,} rows; class shares {self.balance}: {shares}"
-            )
+            whose = "source" if self.balance == "estimated" and target is source else self.balance
+            run.note(f"round {number} trusts {len(rows):,} of {len(pool):,} rows; class shares {whose}: {shares}")
             if not len(rows):
                 break
             trusted = run.pseudo_labelled(f"pseudo {number}", rows, labels)

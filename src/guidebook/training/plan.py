@@ -125,6 +125,7 @@ class StagePlan(Dataset[dict[str, Any]]):
         packable = feed.causal and self.length_in == "tokens" and may_pack(feed.model_type, stage)
         self.packs = packable and train.packing  # asked for last: a setting that is read is in the stage's key
         self.rows = self._plan()
+        self._made: dict[tuple[int, tuple[str, ...]], dict[str, tuple[Fed, Tensor]]] = {}
 
     def _plan(self) -> dict[str, list[np.ndarray]]:
         """Return the row ids of every step for every stream; the first loss decides how many steps there are."""
@@ -239,16 +240,15 @@ class StagePlan(Dataset[dict[str, Any]]):
     def _gathered(self, views: Mapping[str, Reads], step: int, part: int) -> dict[str, Any]:
         """Return views as one padded batch, with the span of every view's rows and predicted positions."""
         chosen = {key: self.rows[read.stream.name][step] for key, read in views.items()}
-        width = max(int(views[key].stream.tokens.lengths[rows].max()) for key, rows in chosen.items())
-        fed = {key: self._fed(views[key], rows, width, step) for key, rows in chosen.items()}
-        wide = max(view.answers.shape[1] for view in fed.values())  # the decoder's width; elsewhere the rows' own
+        whole = self._whole(views, step)
+        wide = max(view.answers.shape[1] for view, _ in whole.values())  # the decoder's width; elsewhere the rows' own
+        width = max(wide, *(view.ids.shape[1] for view, _ in whole.values()))
         ids, masks, answers, positions, targets, labels, owner = [], [], [], [], [], [], []
         row_spans, pick_spans, items = {}, {}, {}
         row_count = pick_count = 0
         for key, rows in chosen.items():
-            stream, view = views[key].stream, fed[key]
+            stream, (view, known) = views[key].stream, whole[key]
             kept = slice(*_share(len(rows), self.parts, part))
-            known = torch.from_numpy(stream.labels_of(rows, max(width, wide)))
             counts = {"positions": len(view.goals), "labels": int((known >= 0).sum()), "rows": len(rows)}
             items[key] = {name: count / self.parts for name, count in counts.items()} | {"batches": 1}
             row, column = view.places // view.answers.shape[1], view.places % view.answers.shape[1]
@@ -267,13 +267,26 @@ class StagePlan(Dataset[dict[str, Any]]):
             "inputs": inputs_of(torch.cat(ids), torch.cat(masks), self._feed, _joined(answers)),
             "positions": torch.cat(positions),
             "targets": torch.cat(targets),
-            "labels": _stacked(labels, max(width, wide)),
+            "labels": _stacked(labels, width),
             "owner": torch.cat(owner),
             "rows": row_spans,
             "picks": pick_spans,
             "fraction": step / self.steps,
             "items": items,
         }
+
+    def _whole(self, views: Mapping[str, Reads], step: int) -> dict[str, tuple[Fed, Tensor]]:
+        """Return the rows of a whole step with their labels, per view: made once for all parts of the step."""
+        key = (step, tuple(views))
+        if key not in self._made:
+            self._made = {known: made for known, made in self._made.items() if known[0] == step}
+            chosen = {name: self.rows[read.stream.name][step] for name, read in views.items()}
+            width = max(int(views[name].stream.tokens.lengths[rows].max()) for name, rows in chosen.items())
+            fed = {name: self._fed(views[name], rows, width, step) for name, rows in chosen.items()}
+            width = max(width, *(view.answers.shape[1] for view in fed.values()))
+            labels = {name: views[name].stream.labels_of(rows, width) for name, rows in chosen.items()}
+            self._made[key] = {name: (view, torch.from_numpy(labels[name])) for name, view in fed.items()}
+        return self._made[key]
 
     def _fed(self, read: Reads, rows: np.ndarray, width: int, step: int) -> Fed:
         """Return the rows of a view, padded to a width, and what is predicted of them."""

@@ -54,6 +54,7 @@ class Run:
         self._predictor = predictor
         self._seed = seed
         self._target = target
+        self._said_dev = False
         self.head: Mapping[str, Any] | None = None
         """A head on the untouched base that a method submitted."""
         self._submitted: list[Callable[[dict[str, np.ndarray]], None]] = []
@@ -187,9 +188,15 @@ class Run:
     def predicted_source(self) -> tuple[np.ndarray, np.ndarray]:
         """Return probabilities (N, C) of the last stage's model on source rows and their class ids (N,).
 
-        On the rows held out of training where there are any, else on those trained on.
+        On the rows held out of training where there are any, else on those trained on, which the run says.
         """
         populations = self._corpus.dev or self._corpus.sources
+        if not self._corpus.dev and not self._said_dev:
+            self._said_dev = True
+            self.note(
+                "no source row is held out (task.dev is 0), so probabilities are calibrated on rows that were trained "
+                "on: they are too sure of themselves. Set task.dev=0.2."
+            )
         labels = labels_of(populations)
         if self._predictor is None:
             return np.eye(self.classes)[labels], labels

@@ -28,7 +28,8 @@ class FuseTraining:
     """Stop early when the loss on held-out text has not fallen for so many of its 20 measurements, and keep the best
     weights. Empty: train to the end of the schedule and keep the last."""
     held_out: float = 0.05
-    """Share of the text, at most 512 pieces, that is not trained on and tells when to stop; only with `patience`."""
+    """Share of the text, in whole documents, that is not trained on and of which at most 512 pieces tell when to stop;
+    only with `patience`."""
 
     def __post_init__(self) -> None:
         _check("fuse.tokens", self.tokens, self.tokens is None or self.tokens >= 1, "at least 1")

@@ -53,6 +53,7 @@ def essentials(recipe: Recipe, material: Material, engine: Engine, outcomes: Seq
             "labels": list(corpus.labels.names),
             "pairs": bool(corpus.sources) and corpus.sources[0].text_pairs is not None,
             "pooling": engine.pooling,
+            "template": material.template,
             "max_length": recipe.task.max_length or recipe.train.max_length,
             "head": recipe.task.head,
             "dropout": recipe.task.dropout,
@@ -128,7 +129,7 @@ def _domains(material: Material, length: int) -> list[dict[str, Any]]:
     populations = [*corpus.everything, *held_out]
     paired = [material.plain_pairs(population) for population in populations]
     tokens = [material.plain_tokens(population) for population in populations]
-    found = describe(populations, tokens, length, pairs=paired, specials=material.specials)
+    found = describe(populations, tokens, length, pairs=paired, specials=material.task_specials)
     for entry in found[len(corpus.everything) :]:
         entry["role"] = "held out"
     return found

@@ -108,7 +108,8 @@ class Guidebook:
                 ends = np.cumsum([len(text.split(" ")) for text in chosen])[:-1]
                 result[rows] = _rows(np.split(values, ends))
             else:
-                inputs = make_rows(chosen, pairs, self._host.tokenizer, length)
+                template = facts["task"].get("template")
+                inputs = make_rows(chosen, pairs, self._host.tokenizer, length, template=template)
                 result[rows] = predict_probabilities(self._host, head, inputs, dtype)
         return result
 

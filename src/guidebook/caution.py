@@ -202,6 +202,6 @@ def unlike(book: Guidebook, domain: str, texts: Sequence[str], text_pairs: Seque
     if not known:
         raise InputError("This guidebook keeps no known rows to tell strange ones by: adapt again, with more rows.")
     task, settings = book.meta["task"], book.meta["recipe"]["train"]
-    rows = make_rows(texts, text_pairs, book.host.tokenizer, task["max_length"])
+    rows = make_rows(texts, text_pairs, book.host.tokenizer, task["max_length"], template=task.get("template"))
     with book.host.disabled():
         return strangeness(pooled_rows(book.host, rows, task["pooling"], settings["dtype"]), known)

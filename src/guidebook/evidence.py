@@ -170,6 +170,7 @@ class _Closer:
             None if pairs is None else [pairs[row] for row in chosen],
             self._material.tokenizer,
             self._recipe.task.max_length,
+            template=self._material.template,
         )
 
 

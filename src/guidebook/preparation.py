@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from guidebook.adapters.feasible import check_base
 from guidebook.adapters.host import Host
 from guidebook.data.cache import require_cache
 from guidebook.data.classes import class_notes
 from guidebook.data.corpus import Corpus, read_corpus
+from guidebook.data.describe import cut_counts
 from guidebook.data.documents import Split, read_documents_corpus
 from guidebook.data.domains import require_source
 from guidebook.data.population import Population
+from guidebook.data.template import Template
 from guidebook.errors import InputError
 from guidebook.recipe import Recipe
 from guidebook.training.engine import Engine
 from guidebook.training.generation import require_causal
 from guidebook.training.layers import check_layers
 from guidebook.training.listener import Listener
+from guidebook.training.pooling import settle_pooling
 from guidebook.training.run import Material
 from guidebook.training.scoring import start_token
 from guidebook.training.store import Store
@@ -80,8 +85,39 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
         causal=host.placement.kind == "causal",
         words=recipe.task.words,
         cache=engine.store.root / "tokens",
+        template=_template(recipe, corpus),
     )
+    if recipe.task.labelled and not recipe.task.words:
+        for told in _what_is_cut(material):
+            listener.note(told)
+    settle_pooling(engine, material)
     return material, engine
+
+
+def _template(recipe: Recipe, corpus: Corpus) -> str | None:
+    """Return the task's template with {text} and {text_pair} as its fields, if it has one that fits the source."""
+    if recipe.task.template is None:
+        return None
+    template = Template.read(recipe.task.template)
+    template.check(corpus.sources[0].columns, pairs=corpus.sources[0].text_pairs is not None)
+    return template.written()
+
+
+def _what_is_cut(material: Material) -> Iterator[str]:
+    """Yield a line for every domain with rows that training cuts, else one line that there is none."""
+    length, whole = material.task_length, True
+    for population in (*material.corpus.sources, *material.corpus.targets):
+        tokens, pairs = material.plain_tokens(population), material.plain_pairs(population)
+        counts = cut_counts(tokens, pairs, length, material.task_specials)
+        if counts["texts_cut"]:
+            whole = False
+            rows, lost = counts["texts_cut"] / len(tokens), counts["tokens_cut"] / counts["tokens"]
+            yield (
+                f"{population.name} ({population.role}): task.max_length {length} cuts {rows:.1%} of the rows and "
+                f"{lost:.1%} of the tokens in training; predictions read long rows in windows"
+            )
+    if whole:
+        yield f"task.max_length {length} cuts no row"
 
 
 def _what_was_read(population: Population, corpus: Corpus) -> str:

@@ -92,7 +92,7 @@ class Recipe:
     quantise: Literal["8bit", "4bit"] | None = None
     """Hold the base's linear layers in 8bit or 4bit: pip install 'guidebook[quant]'. Empty: as they are."""
     task: Any = "classification"
-    """What is learned from the source's labels: a kind, or {kind, labels, max_length, pooling, head, dropout, dev}."""
+    """What is learned from the source's labels: a kind, or {kind, labels, max_length, pooling, template, …}."""
     adapter: Any = "houlsby"
     """What is trained inside the base: a kind, or {kind, …}, or a list of kinds that are trained as one."""
     method: Any = "domain_fusion"

@@ -100,7 +100,7 @@ def _probe(book: Guidebook, population: Population, seed: int) -> dict[str, Any]
     chosen = np.sort(np.random.default_rng(seed).permutation(len(population.texts))[:MOST_PROBED])
     texts = [population.texts[row] for row in chosen]
     pairs = None if population.text_pairs is None else [population.text_pairs[row] for row in chosen]
-    rows = make_rows(texts, pairs, book.host.tokenizer, task["max_length"])
+    rows = make_rows(texts, pairs, book.host.tokenizer, task["max_length"], template=task.get("template"))
     adapted = pooled_rows(book.host, rows, pooling)
     with book.host.disabled():
         base = pooled_rows(book.host, rows, pooling)

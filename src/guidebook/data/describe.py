@@ -85,20 +85,28 @@ def _token_counts(
     population: Population, tokens: tuple[Tokens, Tokens | None], length: int, specials: Specials | None
 ) -> dict[str, float]:
     first, second = tokens
+    counts = cut_counts(first, second, length, specials)
+    words = sum(len(text.split()) for text in population.texts)
+    if second is not None:
+        words += sum(len(text.split()) for text in population.text_pairs or ())
+    return {**counts, "fertility": counts["tokens"] / max(words, 1)}
+
+
+def cut_counts(first: Tokens, second: Tokens | None, length: int, specials: Specials | None) -> dict[str, int]:
+    """Return how many rows and tokens a length cuts off, and how many tokens there are: texts_cut, tokens_cut, tokens.
+
+    Args:
+        first: Tokens of the texts, without special tokens.
+        second: Tokens of the second texts, if rows are pairs.
+        length: Longest row, in tokens.
+        specials: Tokens in every row that take a part of `length`; None: there are none.
+    """
     lengths = first.lengths if second is None else first.lengths + second.lengths
     room = length
     if specials is not None:
         room -= len(specials.before) + len(specials.after) + (len(specials.between) if second is not None else 0)
     cut = np.maximum(lengths - room, 0)
-    words = sum(len(text.split()) for text in population.texts)
-    if second is not None:
-        words += sum(len(text.split()) for text in population.text_pairs or ())
-    return {
-        "texts_cut": int((cut > 0).sum()),
-        "tokens_cut": int(cut.sum()),
-        "tokens": int(lengths.sum()),
-        "fertility": float(lengths.sum()) / max(words, 1),
-    }
+    return {"texts_cut": int((cut > 0).sum()), "tokens_cut": int(cut.sum()), "tokens": int(lengths.sum())}
 
 
 def _class_counts(population: Population) -> dict[str, int] | None:

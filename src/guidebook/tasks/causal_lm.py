@@ -33,6 +33,7 @@ class CausalLM:
     """Documents that are measured at most, in each domain."""
     prompts: tuple[str, ...] = ()
     """Texts to go on from before and after training. Empty: the beginnings of three held-out documents."""
+    template: ClassVar[None] = None
     labelled: ClassVar[bool] = False
     words: ClassVar[bool] = False
     labels: ClassVar[None] = None

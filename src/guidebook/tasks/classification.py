@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
+from guidebook.data.template import Template
 from guidebook.tasks.settings import HeadKind, check_choice, check_settings
 
 if TYPE_CHECKING:
@@ -31,13 +32,16 @@ class Classification:
     max_length: int = 128
     """Tokens a row keeps, special tokens included. Longer texts are cut for training; the run says how much was cut."""
     pooling: Pooling = "auto"
-    """Row of a text from its tokens: mean, cls (first token), last (last token). auto: mean, or last on a causal LM."""
+    """Row of a text from its tokens: mean, cls (first token), last (last token). auto: mean; on a decoder last or mean,
+    whichever a linear probe on held-out source rows does better with."""
     head: HeadKind = "two_layer"
     """linear: dropout, Linear(H, C). two_layer: dropout, Linear(H, H), tanh, dropout, Linear(H, C)."""
     dropout: float = 0.1
     """Dropout probability before each linear layer of the head, 0 <= dropout < 1."""
     dev: float = 0.2
     """Share of the source rows held out of training, by label, to measure source accuracy; 0: none."""
+    template: str | None = None
+    """Words around every row, as in "{text} Is this positive?"; for pairs "{text} So: {text_pair}". None: the text."""
 
     words: ClassVar[bool] = False
     """Labels belong to whole rows."""
@@ -46,6 +50,8 @@ class Classification:
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, get_args(Pooling))
         check_settings(self, "classification")
+        if self.template is not None:
+            Template.read(self.template)
 
     def pooling_on(self, default: str) -> str:
         """How hidden states become one row: `pooling`, or `default` (the placement's choice) where it is "auto"."""

@@ -38,6 +38,7 @@ class TokenClassification:
     dev: float = 0.2
     """Share of the source rows held out of training to measure source accuracy; 0: none."""
 
+    template: ClassVar[None] = None
     labelled: ClassVar[bool] = True
     words: ClassVar[bool] = True
     """Labels belong to words."""

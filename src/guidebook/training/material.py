@@ -15,6 +15,7 @@ from guidebook.data.batches import mixture_ratios
 from guidebook.data.corpus import Corpus, distinct_rows, labels_of
 from guidebook.data.domains import Population
 from guidebook.data.streams import Stream, concatenate, document_ids, stack_streams
+from guidebook.data.template import framed
 from guidebook.data.tokens import (
     Specials,
     Tokens,
@@ -43,6 +44,7 @@ class Material:
         causal: bool,
         words: bool = False,
         cache: Path | None = None,
+        template: str | None = None,
     ) -> None:
         self.corpus = corpus
         self.tokenizer = tokenizer
@@ -50,6 +52,7 @@ class Material:
         self.task_length = task_length
         self.causal = causal
         self.words = words
+        self.template = template
         self._cache = cache
         self._texts: dict[str, Stream] = {}
         self._mixes: dict[tuple[Any, ...], Stream] = {}
@@ -60,6 +63,11 @@ class Material:
     def specials(self) -> Specials:
         """The tokenizer's special tokens."""
         return read_specials(self.tokenizer)
+
+    @cached_property
+    def task_specials(self) -> Specials:
+        """The special tokens around a row of the task, with the words of its template."""
+        return framed(self.specials, self.tokenizer, self.template)
 
     @property
     def end(self) -> int | None:
@@ -79,7 +87,7 @@ class Material:
         parts = []
         for population in populations:
             tokens, second = self.plain_tokens(population), self.plain_pairs(population)
-            parts.append(encode(tokens, second, self.task_length, self.specials))
+            parts.append(encode(tokens, second, self.task_length, self.task_specials))
         owner = np.concatenate([np.full(len(part), index) for index, part in enumerate(parts)])
         return Stream(
             name,
@@ -170,7 +178,12 @@ class Material:
                 make_word_rows(population.texts, self.tokenizer, self.task_length)
                 if self.words
                 else make_rows(
-                    population.texts, population.text_pairs, self.tokenizer, self.task_length, cache=self._cache
+                    population.texts,
+                    population.text_pairs,
+                    self.tokenizer,
+                    self.task_length,
+                    cache=self._cache,
+                    template=self.template,
                 )
             )
             self._rows[population.fingerprint] = made

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from guidebook.adapters.host import Host
 from guidebook.data.streams import Stream
+from guidebook.data.template import framed
 from guidebook.data.tokens import Tokens, read_specials, tokenise, windows
 from guidebook.data.words import word_rows
 from guidebook.errors import InputError
@@ -78,11 +79,12 @@ def make_rows(
     max_length: int,
     *,
     cache: Path | None = None,
+    template: str | None = None,
 ) -> Rows:
-    """Return texts cut into windows of at most `max_length` tokens, special tokens included."""
+    """Return texts cut into windows of at most `max_length` tokens, special tokens and a template's words included."""
     tokens = tokenise(texts, tokenizer, cache)
     pairs = tokenise(text_pairs, tokenizer, cache) if text_pairs is not None else None
-    pieces, owner = windows(tokens, pairs, max_length, read_specials(tokenizer))
+    pieces, owner = windows(tokens, pairs, max_length, framed(read_specials(tokenizer), tokenizer, template))
     if len(empty := np.flatnonzero(pieces.lengths == 0)):
         raise InputError(f"text {int(owner[empty[0]]) + 1} is empty and this base has no special tokens. Leave it out.")
     return Rows(texts, text_pairs, pieces, owner)
@@ -153,18 +155,21 @@ def predict_probabilities(
     return _of_rows(found, rows)
 
 
-@torch.no_grad()
 def pooled_rows(host: Host, rows: Rows, pooling: str, dtype: str = "auto") -> np.ndarray:
     """Return pooled hidden rows (N, H) of the host's active adapters."""
+    return pooled_in_ways(host, rows, (pooling,), dtype)[0]
+
+
+@torch.no_grad()
+def pooled_in_ways(host: Host, rows: Rows, ways: Sequence[str], dtype: str = "auto") -> list[np.ndarray]:
+    """Return hidden rows (N, H) of the host's active adapters, pooled in each of several ways in one pass."""
     host.model.eval()
-    found = [
-        (
-            chosen,
-            (hidden if pooling == "tokens" else pool(hidden, mask, pooling)).float().cpu().numpy().astype(np.float64),
-        )
-        for chosen, hidden, mask in _hidden(host, rows, dtype, None)
-    ]
-    return _of_rows(found, rows)
+    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in ways]
+    for chosen, hidden, mask in _hidden(host, rows, dtype, None):
+        for way, parts in zip(ways, found, strict=True):
+            values = hidden if way == "tokens" else pool(hidden, mask, way)
+            parts.append((chosen, values.float().cpu().numpy().astype(np.float64)))
+    return [_of_rows(parts, rows) for parts in found]
 
 
 def _of_rows(found: list[tuple[np.ndarray, np.ndarray]], rows: Rows) -> np.ndarray:

@@ -1,7 +1,7 @@
 # `make` lists what there is. Needs make and Python >= 3.11; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-newest check format docs-tables clean
+.PHONY: help demo test test-oldest test-newest fuzz check format docs-tables clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,9 @@ test-oldest test-newest: test-%: $(VENV)/.made
 	grep -vE '^(transformers|peft|tokenizers|huggingface_hub)==' constraints.txt > $(VENV)-$*/constraints.txt
 	$(VENV)-$*/bin/python -m pip install -q --upgrade -c $(VENV)-$*/constraints.txt -e '.[test]' $(PAIR)
 	$(PYTEST:$(BIN)/%=$(VENV)-$*/bin/%) tests/adapters tests/test_families.py
+
+fuzz: $(VENV)/.test ## 10,000 files, recipes, audits and pipes, right and wrong: an answer or one clear message
+	FUZZ_PROFILE=fuzz $(PYTEST) tests/fuzz
 
 check: $(VENV)/.dev ## style, types, import arrows and fast tests: before every commit
 	$(BIN)/ruff check

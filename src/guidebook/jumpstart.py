@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,9 +136,9 @@ def _whole(name: str, value: Any) -> int:
 
 def _number(name: str, value: Any) -> float:
     try:
-        if not isinstance(value, bool):
-            return float(value)
-    except (TypeError, ValueError):
+        if not isinstance(value, bool) and math.isfinite(number := float(value)):
+            return number
+    except (TypeError, ValueError, OverflowError):
         pass
     raise InputError(f"{name} is {value!r}, expected a number. Correct it.")
 

@@ -68,8 +68,11 @@ def test_rows_are_written_labelled_and_judged(book, tmp_path, capsys):
     for name, domain in (("adapted", "kitchen"), ("source_only", TWIN)):
         right = book.predict_proba(texts, domain=domain).argmax(1) == gold
         assert found[name]["low"] <= right.mean() <= found[name]["high"]
+    assert found["looks"] == 1
     assert main(["audit", str(book.path), "-q"]) == 0
-    assert "rows labelled" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "rows labelled" in said
+    assert "on one question" not in said  # the same labels again are no new look
 
     more = tmp_path / "more.csv"
     assert main(["audit", str(book.path), "--label", "10", "--out", str(more), "-q"]) == 0
@@ -77,6 +80,10 @@ def test_rows_are_written_labelled_and_judged(book, tmp_path, capsys):
     assert len(added) == 10
     assert {row["row"] for row in added}.isdisjoint(row["row"] for row in rows)
     capsys.readouterr()
+    assert main(["audit", str(book.path), "--labelled", str(more), "-q"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "This is verdict 2 on one question." in said
+    assert "one or more of the 2 in up to 10 of 100" in said
     assert main(["audit", str(book.path), "--labelled", str(more), "--json", "-q"]) == 0
     assert json.loads(capsys.readouterr().out)["labelled"] == 50
 

@@ -164,7 +164,7 @@ def test_wrong_calls_say_what_to_do(make: Callable[..., DomainAdapter]) -> None:
         make().predict(X)
     for changes, rows, message in (
         ({}, "one text", "one string"),
-        ({}, np.array([X, X]).T, "one column of texts"),
+        ({}, np.array([X, X]).T, "expected one column"),
         ({}, [1.0] * 24, "row 1 is 1.0, expected a string"),
         ({"target": None}, X, "has no target"),
         ({"method": "tfidf"}, X, "keeps no model"),
@@ -173,6 +173,9 @@ def test_wrong_calls_say_what_to_do(make: Callable[..., DomainAdapter]) -> None:
     ):
         with pytest.raises(InputError, match=message):
             make(**changes).fit(rows, Y)
+    for error in (InputError, ValueError):
+        with pytest.raises(error, match="y holds one class, good"):
+            make().fit(X, ["good"] * len(X))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         make().fit(X, Y[:-1])
     with pytest.raises(ValueError, match="Unknown label type"):

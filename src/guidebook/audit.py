@@ -309,6 +309,17 @@ def _verdict(difference: Interval, labelled: int, disagreeing: int, margin: floa
     return ("label_more", min(more, left)) if more and left > 0 else ("keep_source_only", 0)
 
 
+def looks(entry: dict[str, Any], labels: dict[int, int]) -> int:
+    """Return how many verdicts a target's audit has given, the one on these labels included.
+
+    Each is at 95 %; of n verdicts on one question at least one errs in up to 5 n % of audits (Bonferroni's bound). The
+    same labels again are no new look.
+    """
+    before = {int(row): label for row, label in entry.get("labels", {}).items()}
+    given = int(entry.get("looks", "verdict" in entry))
+    return given + (before != labels or not given)
+
+
 def read_audit(book: Guidebook) -> dict[str, Any]:
     """Return what audit.json holds: target -> plan, labels and, once there are labels, the verdict."""
     place = book.path / AUDIT

@@ -26,6 +26,10 @@ CALIBRATED_ON = 0.2
 """Share of the rows that a method which calibrates keeps for that."""
 
 
+class OneClassError(InputError, ValueError):
+    """y holds one class; a ValueError too, as scikit-learn expects there."""
+
+
 class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A classifier of texts, adapted to raw text of the domain where it has to work.
 
@@ -89,6 +93,7 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             InputError: X is not texts, y is not classes, or there is no target.
+            OneClassError: y holds one class.
             RunError: a stage failed.
         """
         from guidebook.adaptation import adapt
@@ -97,6 +102,10 @@ class DomainAdapter(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_classification_targets(y)
         check_consistent_length(texts, y)
         classes = unique_labels(y)
+        if len(classes) < 2:
+            raise OneClassError(
+                f"y holds one class, {classes[0]}: a classifier tells two or more apart. Give rows of another."
+            )
         names = names_of(classes)
         index = dict(zip(classes.tolist(), names, strict=True))
         recipe = self._recipe(texts, [index[label] for label in np.asarray(y).tolist()], names)

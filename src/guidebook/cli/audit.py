@@ -97,7 +97,7 @@ def _write(book: Guidebook, target: str, rows: int, places: tuple[Path | None, P
 
 
 def _judged(book: Guidebook, target: str, files: list[Path]) -> dict[str, Any]:
-    from guidebook.audit import judge, read_audit, read_labels, save_audit
+    from guidebook.audit import judge, looks, read_audit, read_labels, save_audit
 
     entry = read_audit(book).get(target)
     if entry is None or "plan" not in entry:
@@ -108,7 +108,7 @@ def _judged(book: Guidebook, target: str, files: list[Path]) -> dict[str, Any]:
         labels |= read_labels(file, entry["plan"], book.labels)
     if not labels:
         raise InputError(f"{target}: no labels yet. Give the filled-in file: --labelled FILE.")
-    entry |= {"labels": labels, **judge(entry["plan"], labels)}
+    entry |= {"looks": looks(entry, labels), "labels": labels, **judge(entry["plan"], labels)}
     save_audit(book, target, entry)
     return {
         "target": target,
@@ -136,3 +136,9 @@ def show(found: Mapping[str, Any]) -> None:
         soft_wrap=True,
     )
     console.print(f"[bold]{WORDS[found['verdict']].format(more=found['more'])}[/]", soft_wrap=True)
+    if (count := found["looks"]) > 1:
+        console.print(
+            f"This is verdict {count} on one question. Each errs in at most one audit of twenty, one or more of the "
+            f"{count} in up to {min(5 * count, 100)} of 100: fix the number of labels before you look.",
+            soft_wrap=True,
+        )

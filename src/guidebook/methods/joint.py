@@ -13,7 +13,7 @@ from guidebook.methods.stage import Stage
 if TYPE_CHECKING:
     from guidebook.training.run import Run
 
-WEIGHTS = {"mmd": 1.0, "linear_mmd": 0.05, "coral": 3000.0, "cmd": 0.3, "energy": 0.2}
+WEIGHTS = {"mmd": 1.0, "linear_mmd": 0.05, "coral": 3000.0, "cmd": 0.2, "energy": 0.2}
 """Weight of a divergence beside the cross-entropy: a start, chosen so that on the packaged base its gradient is of the
 cross-entropy's size. Sizes differ by orders of magnitude, for coral between bases too: look at the gradient shares."""
 

@@ -15,6 +15,7 @@ import torch
 import guidebook as gb
 from guidebook.adapters.gguf import converted
 from guidebook.adapters.gguf_header import read_header
+from guidebook.adapters.gguf_rope import llama3_divisors
 from guidebook.adapters.host import Host
 from guidebook.errors import InputError
 from tiny import TEXTS, build_tokenizer, tiny_recipe
@@ -235,3 +236,62 @@ def test_a_recipe_names_a_file_beside_it(quantised, tmp_path):
     shutil.copy(quantised, tmp_path / "tiny.gguf")
     (tmp_path / "recipe.yaml").write_text("base: tiny.gguf\nsource: a.csv\ntargets: b.csv\n")
     assert gb.load_recipe(tmp_path / "recipe.yaml").base == str(tmp_path / "tiny.gguf")
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_positions_stretched_as_in_llama_3_are_kept(factor, tmp_path):
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    source = tiny_llama()
+    stretch = {"rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    source.config.rope_parameters |= {**stretch, "original_max_position_embeddings": 8192}
+    divisors = llama3_divisors(source.config.rope_parameters["rope_theta"], factor, source.config.head_dim)
+    path = write_gguf(tmp_path / "x.gguf", more={"rope_freqs.weight": divisors.astype(np.float32)})
+    host = Host.load(str(path))
+    assert host.config.rope_parameters == source.config.rope_parameters
+    expected = ROPE_INIT_FUNCTIONS["llama3"](source.config, "cpu")[0]
+    assert torch.allclose(host.model.model.rotary_emb.inv_freq, expected)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (
+            {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 4.0},
+            {"rope_type": "linear", "factor": 4.0},
+        ),
+        ({"llama.rope.scale_linear": 2.0}, {"rope_type": "linear", "factor": 2.0}),
+        (
+            {
+                "llama.rope.scaling.type": "yarn",
+                "llama.rope.scaling.factor": 4.0,
+                "llama.rope.scaling.original_context_length": 16,
+            },
+            {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16},
+        ),
+        ({"llama.rope.scaling.type": "none"}, {"rope_type": "default"}),
+    ],
+)
+def test_stretched_positions_are_kept(facts, expected, tmp_path):
+    found = Host.load(str(write_gguf(tmp_path / "x.gguf", facts=facts))).config.rope_parameters
+    assert expected.items() <= found.items()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"more": {"rope_freqs.weight": np.linspace(1, 3, 4).astype(np.float32)}},
+        {"more": {"rope_factors_long.weight": np.ones(4, np.float32)}},
+        {"facts": {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}},
+        {"facts": {"llama.rope.scaling.type": "longrope"}},
+    ],
+)
+def test_stretched_positions_that_cannot_be_told_are_refused(changes, tmp_path):
+    with pytest.raises(InputError, match="rotary positions are stretched"):
+        Host.load(str(write_gguf(tmp_path / "x.gguf", **changes)))
+
+
+def test_tensors_that_transformers_would_leave_out_are_refused(tmp_path):
+    bias = {"blk.0.attn_q.bias": np.ones(32, np.float32)}
+    with pytest.raises(InputError, match="some would be left out"):
+        Host.load(str(write_gguf(tmp_path / "x.gguf", more=bias)))

@@ -7,6 +7,7 @@ import io
 import json
 import re
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from guidebook.adapters.checkpoint import check_finite, readable
 from guidebook.adapters.gguf_header import Header, read_header
+from guidebook.adapters.gguf_rope import stretched
 from guidebook.adapters.kept import keep, kept
 from guidebook.adapters.quiet import quiet
 from guidebook.errors import InputError, require
@@ -88,6 +90,9 @@ def convert(path: Path, folder: Path) -> None:
     check_architecture(path, header)
     model, tokenizer = _load(path, header)
     check_finite(str(path), model, "float32")
+    check_all_taken(path, header, model)
+    if stretch := stretched(path, header, model.config):
+        model.config.rope_parameters = {**model.config.rope_parameters, **stretch}
     model.to(_smallest_type(model))
     with quiet():
         model.save_pretrained(folder)
@@ -115,6 +120,23 @@ def check_architecture(path: Path, header: Header) -> None:
         raise InputError(
             f"{path}: architecture {header.architecture!r}, which the installed transformers cannot read from GGUF. "
             f"It reads: {', '.join(known)}. Name a folder with the original model instead."
+        )
+
+
+def check_all_taken(path: Path, header: Header, model: nn.Module) -> None:
+    """Refuse a file with numbers that transformers left out without a word, such as biases it does not know of.
+
+    Raises:
+        InputError: the file holds more numbers than the model.
+    """
+    counted = sum(prod(tensor.shape) for tensor in header.tensors if not tensor.name.startswith("rope_"))
+    held = sum(value.numel() for value in model.parameters())  # tied ones once
+    loaded: Any = model
+    twice = loaded.get_input_embeddings().weight.numel() if loaded.config.tie_word_embeddings else 0
+    if counted not in (held, held + twice) and counted > held:
+        raise InputError(
+            f"{path}: its tensors hold {counted:,} numbers, the {header.architecture} that transformers makes of it "
+            f"{held:,}: some would be left out. Name a folder with the original model instead."
         )
 
 

@@ -6,7 +6,8 @@ import mmap
 import re
 import struct
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,15 @@ class Listed:
         name: In the words of llama.cpp.
         shape: Fastest dimension first, as it is stored.
         kind: Name of its type: F16, Q4_1.
+        offset: Where its numbers begin: after the header while it is read, in the whole file once it is.
+        size: Bytes of its numbers.
     """
 
     name: str
     shape: tuple[int, ...]
     kind: str
+    offset: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -152,8 +157,7 @@ class _Reader:
             key = self.text()
             metadata[key] = self.value(self.take("I")[0])
         listed = [self.tensor() for _ in range(self.count(tensors, 24))]
-        self.check_ends(listed, metadata.get("general.alignment", 32))
-        return Header(metadata, tuple(item for item, _, _ in listed))
+        return Header(metadata, tuple(self.placed(listed, metadata.get("general.alignment", 32))))
 
     def take(self, form: str) -> tuple[Any, ...]:
         size = struct.calcsize(f"<{form}")
@@ -199,8 +203,7 @@ class _Reader:
             raise InputError(_damaged(self.path, f"its header holds a list of the unknown type {inner}"))
         return claimed
 
-    def tensor(self) -> tuple[Listed, int, int]:
-        """Return a tensor, where its numbers begin after the header, and how many bytes they take."""
+    def tensor(self) -> Listed:
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
         name, dimensions = self.text(), self.take("I")[0]
@@ -220,18 +223,21 @@ class _Reader:
             raise InputError(
                 _damaged(self.path, f"tensor {name!r} of shape {shape} does not fit blocks of {kind.name}")
             )
-        return Listed(name, shape, kind.name), offset, prod(shape) // block * size
+        return Listed(name, shape, kind.name, offset, prod(shape) // block * size)
 
-    def check_ends(self, listed: list[tuple[Listed, int, int]], alignment: int) -> None:
+    def placed(self, listed: list[Listed], alignment: int) -> Iterator[Listed]:
+        """Yield tensors with their places in the whole file."""
         if not isinstance(alignment, int) or alignment < 1:
             raise InputError(_damaged(self.path, f"its alignment is {alignment!r}"))
         start = (self.place + alignment - 1) // alignment * alignment
-        for item, offset, size in listed:
-            if start + offset + size > len(self.blob):
+        for item in listed:
+            end = start + item.offset + item.size
+            if end > len(self.blob):
                 raise InputError(
-                    f"{self.path}: cut short: tensor {item.name!r} should end at byte {start + offset + size:,}, "
-                    f"the file has {len(self.blob):,}. Download or copy it again."
+                    f"{self.path}: cut short: tensor {item.name!r} should end at byte {end:,}, the file has "
+                    f"{len(self.blob):,}. Download or copy it again."
                 )
+            yield replace(item, offset=start + item.offset)
 
     def short(self) -> InputError:
         return InputError(

@@ -33,7 +33,7 @@ LAYERS = [  # top first; a room may import its own row and the rows under it
     {"tasks", "losses"},
     {"data", "adapters", "peft"},
     {"folders", "strict_json", "locks"},  # how anything is written: nothing of a person is lost, and JSON is JSON
-    {"errors"},
+    {"errors", "threads"},
 ]
 ROW = {room: len(LAYERS) - row for row, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from guidebook import __version__
 from guidebook.cli.console import print_json, stdout, table
+from guidebook.threads import cores, waiting
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "scikit-learn")
 PURPOSES = {
@@ -56,6 +57,7 @@ def examine() -> dict[str, Any]:
         "python": f"{platform.python_version()} on {platform.platform()}",
         "library": {name: version_of(name) for name in LIBRARIES},
         "cores": cores(),
+        "waiting_threads": waiting(os.environ),
         **memory(),
         **accelerators(),
         "extra": extras(),
@@ -69,11 +71,6 @@ def version_of(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return f"missing: pip install {name}"
-
-
-def cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory() -> dict[str, str]:

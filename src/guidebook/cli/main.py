@@ -26,6 +26,7 @@ from guidebook.cli.predict import predict
 from guidebook.cli.recipe import recipe
 from guidebook.cli.report import report
 from guidebook.errors import GuidebookError
+from guidebook.threads import wait_asleep
 
 INTERRUPTED = 130
 
@@ -78,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 done, 1 the run failed, 2 the input is wrong, 130 stopped."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     quiet_libraries()
+    wait_asleep()
     hear_fetching(quiet="--quiet" in given or "-q" in given)
     try:
         app(args=given, prog_name="guidebook")

@@ -12,6 +12,7 @@ from pathlib import Path
 from guidebook.compare.grid import Comparison
 from guidebook.compare.work import Share, work
 from guidebook.errors import RunError
+from guidebook.threads import children_wait_asleep, cores
 
 
 def work_in_processes(comparison: Comparison, folder: Path, processes: int, share: Share | None = None) -> None:
@@ -23,7 +24,8 @@ def work_in_processes(comparison: Comparison, folder: Path, processes: int, shar
     """
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and the device's state
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
-        futures = [pool.submit(_work, comparison, folder, share, number, processes) for number in range(processes)]
+        with children_wait_asleep():  # every submission may start a process
+            futures = [pool.submit(_work, comparison, folder, share, number, processes) for number in range(processes)]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
             for future in futures:
@@ -50,5 +52,5 @@ def _work(comparison: Comparison, folder: Path, share: Share | None, number: int
     devices = torch.cuda.device_count()
     if devices:
         torch.cuda.set_device(number % devices)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    torch.set_num_threads(max(1, cores() // processes))
     work(comparison, folder, share)

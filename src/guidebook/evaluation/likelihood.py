@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from guidebook.errors import InputError
 
 Floats = NDArray[np.float64]
 DRAWS = 2000
+COUNTS = 4_000_000
+"""Counts of documents in resamples that are in memory at a time: 32 MB."""
 FEWEST = 2
 """Documents from which an interval can be told."""
 
@@ -46,9 +49,9 @@ def likelihood_scores(nats: ArrayLike, tokens: ArrayLike, sizes: ArrayLike, seed
         "bits_per_byte": float(losses.sum() / weights.sum() / math.log(2)),
         "perplexity": float(np.exp(losses.sum() / counts.sum())),
     }
-    draws = _resamples(len(losses), seed)  # (draws, D)
-    bits = _interval((draws @ losses) / (draws @ weights) / math.log(2), len(losses))
-    surprise = _interval(np.exp((draws @ losses) / (draws @ counts)), len(losses))
+    nats_there, bytes_there, tokens_there = _resampled([losses, weights, counts], seed)  # (draws,) each
+    bits = _interval(nats_there / bytes_there / math.log(2), len(losses))
+    surprise = _interval(np.exp(nats_there / tokens_there), len(losses))
     for name, (low, high) in (("bits_per_byte", bits), ("perplexity", surprise)):
         found |= {f"{name}_low": low, f"{name}_high": high}
     return found
@@ -69,8 +72,8 @@ def likelihood_change(before: ArrayLike, after: ArrayLike, sizes: ArrayLike, see
     first, second, weights = (np.asarray(values, dtype=np.float64) for values in (before, after, sizes))
     _refuse_empty(first, second, weights)
     difference = second - first
-    draws = _resamples(len(first), seed)
-    low, high = _interval((draws @ difference) / (draws @ weights) / math.log(2), len(first))
+    nats_there, bytes_there = _resampled([difference, weights], seed)
+    low, high = _interval(nats_there / bytes_there / math.log(2), len(first))
     return {
         "estimate": float(difference.sum() / weights.sum() / math.log(2)),
         "low": low,
@@ -79,10 +82,14 @@ def likelihood_change(before: ArrayLike, after: ArrayLike, sizes: ArrayLike, see
     }
 
 
-def _resamples(documents: int, seed: int) -> Floats:
-    """Return how often each document is in each resample, (draws, D)."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(documents, np.full(documents, 1 / documents), DRAWS).astype(np.float64)
+def _resampled(columns: Sequence[Floats], seed: int) -> Floats:
+    """Return the sums (K, draws) of K columns (D,) over the documents of each resample, a few resamples at a time."""
+    documents = len(columns[0])
+    generator, chances = np.random.default_rng(seed), np.full(documents, 1 / documents)
+    most = max(1, COUNTS // documents)
+    sizes = [min(most, DRAWS - first) for first in range(0, DRAWS, most)]
+    values = np.stack(columns, 1)  # (D, K)
+    return np.concatenate([generator.multinomial(documents, chances, size) @ values for size in sizes]).T
 
 
 def _interval(values: Floats, documents: int) -> tuple[float | None, float | None]:

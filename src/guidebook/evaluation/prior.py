@@ -16,6 +16,8 @@ RIDGE = 1e-4  # keeps the fit finite where the classes are separable, and moves 
 PULL = 0.1
 """How much the source's shares weigh in an estimate that is acted on, as a share of the target's rows."""
 VAGUE = 0.5  # an interval that is wider says nothing
+ROWS = 4_000  # of a domain, that are resampled
+NUMBERS = 8_000_000  # in memory at a time while they are
 ABSENT = 0.02  # a class of a smaller estimated share is said not to be there
 
 
@@ -122,6 +124,7 @@ def estimated_priors(
 
     Source rows and target rows are resampled, and the calibration is fitted anew in every draw. Both assume that only
     the class shares differ between the domains; where the texts of a class differ too, the interval does not know.
+    Estimates are of all rows; intervals of at most `ROWS` of each domain, so of more rows they are a little too wide.
 
     Args:
         source: (S, C) probabilities on labelled source rows that were not trained on.
@@ -137,16 +140,48 @@ def estimated_priors(
     counts = np.bincount(labels, minlength=classes)
     if (counts == 0).any():
         raise InputError(f"Class {int(counts.argmin())} has no held-out source row, so its share cannot be estimated.")
+    every, whole = (len(labels), len(target)), _priors(source, labels, target, _even(labels, target))
     generator = np.random.default_rng(seed)
-    on_source = np.concatenate([np.full((1, len(labels)), 1 / len(labels)), resample(len(labels), draws, generator)])
-    on_target = np.concatenate([np.full((1, len(target)), 1 / len(target)), resample(len(target), draws, generator)])
-    once = np.eye(classes)[labels]  # (S, C)
-    shares = np.maximum(on_source @ once, SMALLEST)  # (D, C)
+    chosen, pool = _few_of_each(labels, generator), _few(np.arange(len(target)), ROWS, generator)
+    source, labels, target = source[chosen], labels[chosen], target[pool]
+    weights = [resample(np.ones(len(rows), np.int64), draws, generator) for rows in (labels, target)]  # (D, S), (D, R)
+    at_once = max(1, NUMBERS // (max(len(labels), len(target)) * classes**2))
+    parts = [
+        _priors(source, labels, target, (weights[0][first : first + at_once], weights[1][first : first + at_once]))
+        for first in range(0, draws, at_once)
+    ]
+    drawn = {name: np.concatenate([part[name] for part in parts]) for name in whole}
+    if len(chosen) < every[0] or len(pool) < every[1]:  # the sample's own estimate is a little off
+        middle = _priors(source, labels, target, _even(labels, target))
+        drawn = {name: np.clip(values + whole[name] - middle[name], 0, 1) for name, values in drawn.items()}
+    return {name: _interval(whole[name][0], drawn[name]) for name in whole}
+
+
+def _even(*domains: Floats | Ints) -> tuple[Floats, ...]:
+    """Return the weighting (1, N) of each domain's rows in which all weigh the same."""
+    return tuple(np.full((1, len(rows)), 1 / len(rows)) for rows in domains)
+
+
+def _priors(source: Floats, labels: Ints, target: Floats, weights: tuple[Floats, ...]) -> dict[str, Floats]:
+    """Return the class shares (D, C) by both ways for every weighting (D, S) and (D, R) of source and target rows."""
+    on_source, on_target = weights
+    shares = np.maximum(on_source @ np.eye(source.shape[1])[labels], SMALLEST)  # (D, C)
     scale, bias = _fit(_logs(source), labels, on_source)
     calibrated = _softmax(scale[:, None, None] * _logs(target) + bias[:, None, :])  # (D, R, C)
     by_em = _em(calibrated / shares[:, None, :], on_target, shares, 2000, 1e-6)
-    by_confusion = _inverted(source, labels, target, (on_source, on_target))
-    return {"em": _interval(by_em), "confusion": _interval(by_confusion)}
+    return {"em": by_em, "confusion": _inverted(source, labels, target, (on_source, on_target))}
+
+
+def _few_of_each(labels: Ints, generator: np.random.Generator) -> Ints:
+    """Return `ROWS` rows or all (n,): of each class its share, at least one."""
+    if len(labels) <= ROWS:
+        return np.arange(len(labels))
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return np.concatenate([_few(rows, max(1, ROWS * len(rows) // len(labels)), generator) for rows in groups])
+
+
+def _few(rows: Ints, most: int, generator: np.random.Generator) -> Ints:
+    return rows if len(rows) <= most else np.sort(generator.choice(rows, most, replace=False))
 
 
 def doubt(shares: Mapping[str, Mapping[str, float]], source: Mapping[str, float]) -> str:
@@ -165,9 +200,9 @@ def doubt(shares: Mapping[str, Mapping[str, float]], source: Mapping[str, float]
     return ""
 
 
-def _interval(values: Floats) -> Prior:
-    low, high = np.quantile(values[1:], [0.025, 0.975], axis=0)
-    return Prior(values[0], np.minimum(low, values[0]), np.maximum(high, values[0]))
+def _interval(estimate: Floats, draws: Floats) -> Prior:
+    low, high = np.quantile(draws, [0.025, 0.975], axis=0)
+    return Prior(estimate, np.minimum(low, estimate), np.maximum(high, estimate))
 
 
 def _logs(probabilities: Floats) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from guidebook.evaluation.resampling import percentiles, resample
+from guidebook.evaluation.resampling import percentiles, resampled_mean
 from guidebook.evaluation.seen import Seen, needed
 from guidebook.evaluation.statistics import Interval
 
@@ -24,7 +24,7 @@ def confidence_difference(
     right = source.probabilities.argmax(1) == needed(source.labels, "source labels")
     calm, there = source.probabilities.max(1), target.probabilities.max(1)
     generator = np.random.default_rng(seed)
-    on_source = resample(len(right), draws, generator) @ (right - calm)
-    on_target = resample(len(there), draws, generator) @ there
+    on_source = resampled_mean(right - calm, draws, generator)
+    on_target = resampled_mean(there, draws, generator)
     estimate = float((right - calm).mean() + there.mean())
     return percentiles(estimate, on_source + on_target, level)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from guidebook.evaluation.resampling import percentiles, resample
+from guidebook.evaluation.resampling import percentiles, resampled_mean
 from guidebook.evaluation.seen import Seen, needed
 from guidebook.evaluation.statistics import Interval
 
@@ -20,5 +20,5 @@ def seed_agreement(source: Seen, target: Seen, *, draws: int = 1000, seed: int =
     """
     others = needed(target.seeds, "predictions of other seeds")  # (K, N, C)
     same = (others.argmax(2) == target.probabilities.argmax(1)).mean(0)  # (N,)
-    means = resample(len(same), draws, np.random.default_rng(seed)) @ same
+    means = resampled_mean(same, draws, np.random.default_rng(seed))
     return percentiles(float(same.mean()), means, level)

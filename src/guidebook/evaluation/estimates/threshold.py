@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from guidebook.evaluation.resampling import percentiles, resample
-from guidebook.evaluation.seen import Floats, Seen, entropies, needed
+from guidebook.evaluation.resampling import GROUPS, grouped, percentiles, resample
+from guidebook.evaluation.seen import Floats, Ints, Seen, entropies, needed
 from guidebook.evaluation.statistics import Interval
 
 
@@ -37,14 +37,29 @@ def _above(right: np.ndarray, sure: Floats, there: Floats, how: tuple[int, int, 
     order = np.argsort(sure, kind="stable")
     whole = float((there >= _threshold(sure[order], np.full(len(right), 1 / len(right)), 1 - right.mean())).mean())
     generator = np.random.default_rng(seed)
-    on_source = resample(len(right), draws, generator)
-    on_target = resample(len(there), draws, generator)
-    errors = on_source @ (~right)
+    scores, hits, sizes = _cells(right, sure)
+    far, far_sizes = grouped(there)
+    on_source = resample(sizes, draws, generator)  # (draws, U)
+    on_target = resample(far_sizes, draws, generator)
+    errors = on_source @ (~hits)
+    order = np.argsort(scores, kind="stable")
     shares = np.empty(draws)
     for draw in range(draws):
-        cut = _threshold(sure[order], on_source[draw][order], errors[draw])
-        shares[draw] = on_target[draw] @ (there >= cut)
+        cut = _threshold(scores[order], on_source[draw][order], errors[draw])
+        shares[draw] = on_target[draw] @ (far >= cut)
     return percentiles(whole, shares, level)
+
+
+def _cells(right: np.ndarray, sure: Floats) -> tuple[Floats, np.ndarray, Ints]:
+    """Return scores, whether they are right, and sizes (U,) of groups of rows; few rows stay as they are."""
+    if len(right) <= GROUPS:
+        return sure, right, np.ones(len(right), np.int64)
+    (hits, many), (misses, few) = grouped(sure[right]), grouped(sure[~right])
+    return (
+        np.concatenate([hits, misses]),
+        np.concatenate([np.ones(len(hits), bool), np.zeros(len(misses), bool)]),
+        np.concatenate([many, few]),
+    )
 
 
 def _threshold(rising: Floats, weights: Floats, error: float) -> float:

@@ -23,15 +23,19 @@ LAYERS = [  # top first; a room may import its own row and the rows under it
         "text_account",
         "text_evaluation",
         "artifact",
+        "artifact_files",
+        "artifact_places",
         "writing",
         "completion",
         "evidence",
     }
     | {"label_free", "caution", "audit", "inspection", "retention"},
+    {"hub"},
     {"reports"},  # a guidebook carries its card and report, which are made from guidebook.json alone
     {"training", "methods", "evaluation", "recipe", "jumpstart"},
     {"tasks", "losses"},
     {"data", "adapters", "peft"},
+    {"artifact_schema"},  # what guidebook.json must say, for all who read it
     {"folders", "strict_json", "locks"},  # how anything is written: nothing of a person is lost, and JSON is JSON
     {"errors", "threads"},
 ]

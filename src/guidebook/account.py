@@ -39,6 +39,7 @@ def essentials(recipe: Recipe, material: Material, engine: Engine, outcomes: Seq
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "base": {
             "id": host.base_id,
+            "path": host.base_folder,
             "fingerprint": host.fingerprint,
             "dtype": host.dtype,
             "quantise": host.quantise,

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 from torch import nn
 
 from guidebook.adapters.host import Host
 from guidebook.adapters.union import kind_name
+from guidebook.artifact_files import HEAD, check_intact, check_present, head_tensors, read_tensors
+from guidebook.artifact_places import check_base, check_together, folder_of, load_host, name_of
+from guidebook.artifact_schema import FACTS, read_facts
 from guidebook.data.in_memory import column_of, texts_of
 from guidebook.data.tags import words_of
 from guidebook.errors import InputError, nearest
-from guidebook.folders import copy_folder, recover, replace_folder
+from guidebook.folders import copy_folder, replace_folder
 from guidebook.training.engine import head_from
 from guidebook.training.generation import Sampling, write
 from guidebook.training.prediction import make_rows, make_word_rows, predict_probabilities
-from guidebook.writing import BASE_VARIANT, EVIDENCE, FACTS, FORMAT, HEAD, REPORT, check_out, retire_audit
+from guidebook.writing import BASE_VARIANT, EVIDENCE, REPORT, check_out, retire_audit
 
 
 class Guidebook:
@@ -203,6 +204,7 @@ class Guidebook:
         for adapter in known["stack"]:
             place = str(path / known["folder"] / "adapters" / adapter)
             if place not in self._loaded:
+                check_intact(path, facts, Path(place))
                 self._make_room(kind_name(facts["recipe"]["adapter"]))
                 self._loaded[place] = f"book{len(self._loaded)}"
                 self._host.load_adapter(self._loaded[place], Path(place))
@@ -217,9 +219,9 @@ class Guidebook:
             raise InputError(f"{path}: {variant} has no task head; it was trained on text alone. Use generate.")
         self._put_on(name, variant)
         if path not in self._heads:
-            self._heads[path] = load_file(path / HEAD)
-        start = f"{known['head']}."
-        tensors = {key.removeprefix(start): value for key, value in self._heads[path].items() if key.startswith(start)}
+            self._heads[path] = read_tensors(path, facts, HEAD)
+        classes, hidden = len(facts["task"]["labels"]), self._host.hidden_size
+        tensors = head_tensors(path / HEAD, self._heads[path], known["head"], classes, hidden)
         head = head_from(tensors, facts["task"]["pooling"])
         return head.to(next(self._host.model.parameters()).device), facts
 
@@ -261,80 +263,35 @@ def _rows(values: Sequence[Any]) -> np.ndarray:
     return found
 
 
-def load(first: str | Path, *more: str | Path) -> Guidebook:
+def load(first: str | Path, *more: str | Path, base: str | Path | None = None) -> Guidebook:
     """Return guidebooks ready to predict.
 
     Args:
-        first: A guidebook (folder or Hub id), or the base that the following ones were trained on.
+        first: A guidebook (a folder, or "owner/name" of the Hub, with "@revision" if need be), or the base that those
+            after it were trained on.
         more: Further guidebooks on the same base.
+        base: The base, where it is not the one that the guidebooks name: its folder was moved, or there is a copy.
 
     Raises:
-        InputError: not a guidebook, or it was trained on another base.
+        InputError: not a guidebook, one that is damaged, one whose base is not there, or guidebooks that do not go
+            together: other bases, tasks or labels.
     """
-    places = [_folder(item) for item in (first, *more)]
-    base = None
-    if more and places[0] is None:
-        base, places = str(first), places[1:]
+    items = [first, *more]
+    if more and base is None and folder_of(first, maybe_base=True) is None:
+        base, items = first, list(more)
     books: dict[str, tuple[Path, dict[str, Any]]] = {}
-    for item, place in zip((first, *more)[-len(places) :], places, strict=True):
-        if place is None:
-            raise InputError(f"{item}: not a guidebook: it has no {FACTS}.")
-        facts = _read_facts(place / FACTS)
-        name = place.resolve().name
+    for item in items:
+        place = folder_of(item)
+        assert place is not None
+        name, facts = name_of(item, place), read_facts(place / FACTS)
+        check_present(place, facts)
         if name in books:
             raise InputError(f"Two guidebooks are named {name!r}. Rename one of the folders.")
         books[name] = (place, facts)
-    known = next(iter(books.values()))[1]
-    held = known["base"]
-    host = Host.load(
-        base or held["id"],
-        held.get("dtype", "float32"),
-        modules=held.get("modules", {}),
-        quantise=held.get("quantise"),
-        needs_lm_head=False,
-    )
+    check_together({name: facts for name, (_, facts) in books.items()})
+    place, facts = next(iter(books.values()))
+    host = load_host(place, facts, base)
     for name, (_, facts) in books.items():
-        if facts["base"]["fingerprint"] != host.fingerprint:
-            raise InputError(
-                f"{name} was trained on the base {facts['base']['id']} ({facts['base']['fingerprint'][:12]}) in "
-                f"{_held(facts['base'])}, but {host.base_id} ({host.fingerprint[:12]}) is loaded in {_held(held)}. "
-                "An adapter works only on its own base, held in memory as it was."
-            )
-        if facts["task"]["labels"] != known["task"]["labels"] and len(books) > 1:
-            raise InputError(f"{name} has the labels {facts['task']['labels']}, not {known['task']['labels']}.")
+        check_base(name, facts["base"], host)
+        host.check_length(facts["task"]["max_length"])
     return Guidebook(host, books)
-
-
-def _held(base: Mapping[str, Any]) -> str:
-    """Return how a base is held in memory: "float32", "4bit and bfloat16"."""
-    dtype = base.get("dtype", "float32")
-    return f"{base['quantise']} and {dtype}" if base.get("quantise") else str(dtype)
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    try:
-        facts = json.loads(path.read_text(encoding="utf8"))
-        if facts["format"] != FORMAT:
-            raise InputError(
-                f"{path}: format {facts['format']!r}, this guidebook reads {FORMAT}. Install another version."
-            )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the description of a guidebook: {error!r}. Copy the folder again.") from error
-    return dict(facts)
-
-
-def _folder(item: str | Path) -> Path | None:
-    """Return the local folder of a guidebook, downloading it from the Hub if it is not a path; None if it is none."""
-    path = Path(item)
-    recover(path)
-    if path.is_dir():
-        return path if (path / FACTS).exists() else None
-    if path.exists() or str(item).count("/") != 1 or str(item).startswith((".", "/", "~")):
-        return None
-    try:
-        from huggingface_hub import snapshot_download
-
-        found = Path(snapshot_download(str(item)))
-    except Exception:  # any failure of the Hub means that it is no guidebook there
-        return None
-    return found if (found / FACTS).exists() else None

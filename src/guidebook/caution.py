@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from guidebook.artifact import Guidebook
+from guidebook.artifact_files import read_tensors
 from guidebook.errors import InputError, nearest
 from guidebook.evaluation.abstention import Reference, strangeness
 from guidebook.evaluation.drift import SCORE, TWIN, drift
@@ -117,7 +117,7 @@ def by_drift(book: Guidebook, domain: str, target: str) -> tuple[str, str]:
     """
     entries = {entry["name"]: entry for entry in book.meta.get("scores", {}).get("targets", ())}
     scores, method = entries.get(target, {}).get("validators", {}), book.meta["method"]
-    if not all(SCORE in scores.get(arm, {}) for arm in (method, TWIN)):
+    if any(scores.get(arm, {}).get(SCORE) is None for arm in (method, TWIN)):
         raise InputError(
             f"{target} was not audited, so there is nothing to guard by. Label some rows first: "
             f"guidebook audit {book.path} --label 100."
@@ -139,12 +139,13 @@ def prior_of(book: Guidebook, domain: str, prior: str) -> Floats:
     if prior == ESTIMATED:
         target = target_of(book, domain)
         entries = {entry["name"]: entry for entry in book.meta.get("scores", {}).get("targets", ())}
-        if "prior" not in entries.get(target, {}):
+        guessed = entries.get(target, {}).get("prior")
+        intervals = guessed["em"].values() if guessed else ()
+        if not guessed or None in [*guessed["pulled"].values(), *(v for ends in intervals for v in ends.values())]:
             raise InputError(
                 f"No class shares were estimated for {target}: that needs held-out source rows of every class "
                 "(task.dev). Give them: --prior 0.1,0.9."
             )
-        guessed = entries[target]["prior"]
         if why := doubt(guessed["em"], book.meta["scores"]["source_prior"]):
             raise InputError(f"The class shares guessed for {target} say nothing: {why}. Give them: --prior 0.1,0.9.")
         return np.array([guessed["pulled"][name] for name in labels])
@@ -168,13 +169,14 @@ def with_prior(book: Guidebook, variant: str, probabilities: Floats, prior: Floa
     """
     found: dict[str, Any] = book.meta.get("scores", {})
     arm = "linear_probe" if variant == BASE_VARIANT else variant.partition(":")[0]
-    if arm not in found.get("calibration", {}):
+    stored, shares = found.get("calibration", {}).get(arm), found.get("source_prior", {})
+    if stored is None or not shares or None in (stored["scale"], *stored["bias"], *shares.values()):
         raise InputError(
             f"No calibration of {arm} is stored, and without one no class shares can be corrected for. Hold out source "
             "rows (task.dev) and adapt again."
         )
-    fit = Calibration(found["calibration"][arm]["scale"], np.array(found["calibration"][arm]["bias"]))
-    source = np.array([found["source_prior"][name] for name in book.labels])
+    fit = Calibration(stored["scale"], np.array(stored["bias"]))
+    source = np.array([shares[name] for name in book.labels])
     return corrected(fit(probabilities), source, prior)
 
 
@@ -192,10 +194,10 @@ def unlike(book: Guidebook, domain: str, texts: Sequence[str], text_pairs: Seque
         InputError: the guidebook keeps no known rows.
     """
     place = book.path / KNOWN_ROWS
-    stored = load_file(place) if place.exists() else {}
+    stored = read_tensors(book.path, book.meta, KNOWN_ROWS) if place.exists() else {}
     names = ("source", f"target {target_of(book, domain if domain != TWIN else 'auto')}")
     known = [
-        Reference(stored[f"{name}/rows"].astype(np.float64), stored[f"{name}/distances"].astype(np.float64))
+        Reference(stored[f"{name}/rows"].double().numpy(), stored[f"{name}/distances"].double().numpy())
         for name in names
         if f"{name}/rows" in stored
     ]

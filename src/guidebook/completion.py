@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from safetensors.numpy import save
 
+from guidebook.artifact_schema import FACTS
 from guidebook.errors import GuidebookError, RunError
 from guidebook.folders import put, sealed
 from guidebook.reports.card import render_card
@@ -19,7 +21,7 @@ from guidebook.strict_json import dumps
 from guidebook.training import processes
 from guidebook.training.disk import disk_explained
 from guidebook.training.listener import Listener
-from guidebook.writing import CARD, EVIDENCE, FACTS, KNOWN_ROWS, RECORDS, REPORT, facts_json, records
+from guidebook.writing import CARD, EVIDENCE, KNOWN_ROWS, RECORDS, REPORT, facts_json, records
 
 MISSING = "missing"
 """Key of guidebook.json: name of a piece that is not there -> why."""
@@ -70,7 +72,8 @@ class Completion:
     def add_known_rows(self, known: Mapping[str, np.ndarray] | None) -> None:
         """Write the rows by which unknown ones are recognised."""
         if known:
-            self.put(KNOWN_ROWS, save(dict(known)))
+            self.put(KNOWN_ROWS, content := save(dict(known)))
+            self._facts["files"][KNOWN_ROWS] = xxhash.xxh3_128_hexdigest(content)
 
     def add_evidence(self, evidence: Mapping[str, Any] | None) -> None:
         """Write what the report shows beyond guidebook.json."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
+from guidebook.artifact_files import HEAD, base_places, digests
+from guidebook.artifact_schema import FACTS, with_digest
 from guidebook.errors import InputError
 from guidebook.evaluation.drift import TWIN
 from guidebook.folders import digest, recover, replace_file, replace_folder
@@ -20,14 +22,11 @@ from guidebook.text_account import text_records
 from guidebook.training.combination import HEADS
 from guidebook.training.engine import Outcome
 
-FACTS = "guidebook.json"
 EVIDENCE = "evidence.json"
 REPORT = "report.html"
 CARD = "README.md"
 RECORDS = "records.jsonl"
 AUDIT = "audit.json"
-FORMAT = 1
-HEAD = "head.safetensors"
 KNOWN_ROWS = "known_rows.safetensors"  # by which `predict --abstain` tells strange rows
 BASE_VARIANT = "base"
 
@@ -56,12 +55,14 @@ def write_guidebook(folder: Path, facts: dict[str, Any], outcomes: Sequence[Outc
 
     Args:
         folder: The place, as `check_out` returns it.
-        facts: What guidebook.json says; "variants" and "serves" are added.
+        facts: What guidebook.json says; "variants", "serves", "files" and where the base is are added.
         outcomes: What was trained.
     """
 
     def fill(fresh: Path) -> None:
         facts.update(_write_variants(fresh, facts["method"], outcomes))
+        facts["files"] = digests(fresh)
+        facts["base"] |= base_places(facts["base"]["path"], folder)
         (fresh / FACTS).write_bytes(facts_json(facts))
         for path in fresh.rglob("*.safetensors"):
             path.chmod(0o644)  # safetensors makes its files private
@@ -70,7 +71,7 @@ def write_guidebook(folder: Path, facts: dict[str, Any], outcomes: Sequence[Outc
 
 
 def facts_json(facts: Mapping[str, Any]) -> bytes:
-    """Return guidebook.json; numbers that JSON cannot hold are null there, and "undefined" says where and what.
+    """Return guidebook.json with its digest; numbers that JSON cannot hold are null, and "undefined" says which.
 
     Raises:
         TypeError: a value that JSON cannot hold; the message names its place.
@@ -78,7 +79,7 @@ def facts_json(facts: Mapping[str, Any]) -> bytes:
     facts = {key: value for key, value in facts.items() if key != "undefined"}
     if lost := dict(undefined(facts)):
         facts["undefined"] = lost
-    return (dumps(facts, indent=1) + "\n").encode()
+    return with_digest(dumps(facts)).encode()
 
 
 def retire_audit(old: Path, new: Path) -> None:

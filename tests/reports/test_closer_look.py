@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -181,9 +182,12 @@ def test_what_a_run_kept_is_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no guidebook\.json"):
         read_run(tmp_path)
     (tmp_path / "guidebook.json").write_text('{"a": 1}')
-    assert read_run(tmp_path) == ({"a": 1}, None)
+    with pytest.raises(InputError, match=r"guidebook\.json: not the description of a guidebook"):
+        read_run(tmp_path)
+    (tmp_path / "guidebook.json").write_text(json.dumps(sample()))
+    assert read_run(tmp_path) == (sample(), None)
     (tmp_path / "evidence.json").write_text("{}")
-    assert read_run(tmp_path) == ({"a": 1}, None)
+    assert read_run(tmp_path) == (sample(), None)
     (tmp_path / "evidence.json").write_text("{")
     with pytest.raises(InputError, match=r"evidence\.json: not valid JSON"):
         read_run(tmp_path)

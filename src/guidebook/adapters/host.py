@@ -13,7 +13,7 @@ import torch
 from peft import PeftConfig
 from torch import Tensor, nn
 
-from guidebook.adapters.bases import Base, lm_kind, load_base, positions_of
+from guidebook.adapters.bases import PACKAGED, Base, lm_kind, load_base, positions_of
 from guidebook.adapters.feasible import check_base
 from guidebook.adapters.fingerprints import fingerprint_of
 from guidebook.adapters.full import WholeCopies
@@ -244,6 +244,12 @@ class Host:
                 f"The frozen base {self.base_id} has changed in memory since it was loaded. Adapters trained on it fit "
                 "no base that others load. Load the base again, and do not train its parameters."
             )
+
+    @property
+    def base_folder(self) -> str | None:
+        """The absolute path of a base on disk; None for a packaged one or one of the Hub, which its name finds."""
+        path = Path(self.base_path)
+        return str(path.resolve()) if self.base_id not in PACKAGED and path.exists() else None
 
     @property
     def positions(self) -> int | None:

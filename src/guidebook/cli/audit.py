@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from guidebook.cli.console import Terminal, print_json, remark, stdout, table
+from guidebook.cli.moved_base import BasePlace
 from guidebook.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def audit(
     out: Annotated[
         Path | None, typer.Option(help="Where to write the rows; else in the guidebook's folder.", show_default=False)
     ] = None,
+    base: BasePlace = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -55,7 +57,7 @@ def audit(
         from guidebook.artifact import load
         from guidebook.caution import target_of
 
-        loaded = load(book)
+        loaded = load(book, base=base)
         listener.finish("loading the guidebook")
         target = target_of(loaded, domain or "auto")
         if label is not None:

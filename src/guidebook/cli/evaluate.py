@@ -12,6 +12,7 @@ from rich.markup import escape
 from guidebook.cli.console import Terminal, print_json, remark, stdout, table
 from guidebook.cli.forgetting import forgotten, show_forgetting
 from guidebook.cli.losses import evaluate_losses
+from guidebook.cli.moved_base import BasePlace
 from guidebook.cli.predict import domain_of
 from guidebook.errors import InputError
 
@@ -43,6 +44,7 @@ def evaluate(
     prompts: Annotated[
         int, typer.Option(help="A generative guidebook's: prompts to measure memorisation with; 0: none.")
     ] = 100,
+    base: BasePlace = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all scores as JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
@@ -64,7 +66,7 @@ def evaluate(
         from guidebook.adaptation import evaluate as score
         from guidebook.artifact import load
 
-        loaded = load(book)
+        loaded = load(book, base=base)
         listener.finish("loading the guidebook")
         if on or not loaded.labels:
             listener.start("measuring", None)

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from guidebook.cli.console import Terminal, print_json, print_text, stdout, table
+from guidebook.cli.moved_base import BasePlace
 from guidebook.errors import InputError
 
 
@@ -33,6 +34,7 @@ def generate(
     top_p: Annotated[float, typer.Option(help="Draw from the likeliest tokens with this probability together.")] = 0.8,
     temperature: Annotated[float, typer.Option(help="Divides the logits; 0 takes the likeliest token.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Fixes the draws.")] = 0,
+    base: BasePlace = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -52,7 +54,7 @@ def generate(
         from guidebook.training.generation import Sampling
 
         sampling = Sampling(max_length, top_k, top_p, temperature, seed)
-        loaded = load(book)
+        loaded = load(book, base=base)
         prompts = list(prompt or _sampled(loaded.meta))
         listener.finish("loading the guidebook")
     which = domain or "auto"

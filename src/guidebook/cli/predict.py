@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from guidebook.cli.console import Terminal, remark
+from guidebook.cli.moved_base import BasePlace
 from guidebook.errors import InputError
 from guidebook.folders import check_free
 
@@ -65,6 +66,7 @@ def predict(
         float | None,
         typer.Option(help="No label for rows stranger than all but this share of known ones.", show_default=False),
     ] = None,
+    base: BasePlace = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Label texts: JSON lines with the input's line, the label, and the probability of every label.
@@ -81,7 +83,7 @@ def predict(
         listener.start("loading the guidebook", None)
         from guidebook.artifact import load
 
-        loaded = load(book)
+        loaded = load(book, base=base)
         listener.finish("loading the guidebook")
         table = read_rows(file, words or (), tagged=loaded.words)
         if table.empty and not quiet:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from guidebook.artifact_schema import FACTS, read_facts
 from guidebook.errors import InputError
 from guidebook.evaluation.drift import TWIN
 from guidebook.reports.closer import closer
@@ -48,16 +49,14 @@ def read_run(folder: Path) -> tuple[Facts, Facts | None]:
     """Return what guidebook.json and, where it is there, evidence.json of a guidebook say.
 
     Raises:
-        InputError: there is no guidebook, or a file is not JSON.
+        InputError: there is no guidebook, or a file is damaged.
     """
     found: list[Facts | None] = []
-    for name in ("guidebook.json", "evidence.json"):
+    for name in (FACTS, "evidence.json"):
         path = folder / name
         try:
-            found.append(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
-            if name == "guidebook.json":
-                raise InputError(f"{folder}: no guidebook: it has no {name}. Name the folder of a run.") from error
+            found.append(read_facts(path) if name == FACTS else json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
             found.append(None)
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
             raise InputError(f"{path}: not valid JSON: {error}. Copy the folder again.") from error

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import guidebook as gb
 from guidebook.adaptation import adapt
-from guidebook.audit import judge, plan_audit, pool_of, read_audit, read_labels, write_rows
-from guidebook.caution import caution
+from guidebook.audit import judge, plan_audit, pool_of, read_labels, write_rows
+from guidebook.caution import caution, guarded, read_audit
 from guidebook.cli.main import main
 from guidebook.errors import InputError
 from guidebook.evaluation.drift import TWIN
@@ -235,12 +236,13 @@ def test_the_rows_to_label_begin_with_a_mark_for_spreadsheets(book, tmp_path):
     assert path.read_bytes().startswith(b"\xef\xbb\xbfrow,text,label")
 
 
-def test_an_audit_that_cannot_be_read_says_so(tmp_path):
-    from types import SimpleNamespace
-
-    (tmp_path / "audit.json").write_text('{"kitchen": {')
-    with pytest.raises(InputError, match="begin the audit again"):
-        read_audit(SimpleNamespace(path=tmp_path))
+@pytest.mark.parametrize("content", [b'{"kitchen": {', b"[]", b'{"kitchen": 1}', b"\xff", b"[" * 100_000])
+def test_an_audit_that_cannot_be_read_says_so(tmp_path, content):
+    (tmp_path / "audit.json").write_bytes(content)
+    book = SimpleNamespace(path=tmp_path, meta={"serves": {"kitchen": "all"}, "variants": {"all": {}}})
+    for use in (read_audit, lambda book: guarded(book, "kitchen")):
+        with pytest.raises(InputError, match="begin the audit again"):
+            use(book)
 
 
 def estimate(low, high, monkeypatch, book):

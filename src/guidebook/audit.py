@@ -7,7 +7,6 @@ between them, the rest by confidence. The file does not show what the models say
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from guidebook.artifact import Guidebook
-from guidebook.caution import target_of
+from guidebook.caution import read_audit, target_of
 from guidebook.data.columns import plain
 from guidebook.data.domains import Domain, LabelSet, Population, domain_from, load_text
 from guidebook.data.files import bare_suffix, file_rows
@@ -318,15 +317,6 @@ def looks(entry: dict[str, Any], labels: dict[int, int]) -> int:
     before = {int(row): label for row, label in entry.get("labels", {}).items()}
     given = int(entry.get("looks", "verdict" in entry))
     return given + (before != labels or not given)
-
-
-def read_audit(book: Guidebook) -> dict[str, Any]:
-    """Return what audit.json holds: target -> plan, labels and, once there are labels, the verdict."""
-    place = book.path / AUDIT
-    try:
-        return dict(json.loads(place.read_text(encoding="utf8"))) if place.exists() else {}
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{place}: cannot be read ({error}). Move it away and begin the audit again.") from error
 
 
 def save_audit(book: Guidebook, target: str, entry: dict[str, Any]) -> None:

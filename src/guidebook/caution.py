@@ -92,6 +92,22 @@ def target_of(book: Guidebook, domain: str) -> str:
     raise InputError(f"{domain!r} is no target here.{nearest(domain, served)} Targets: {', '.join(served)}.")
 
 
+def read_audit(book: Guidebook) -> dict[str, dict[str, Any]]:
+    """Return what audit.json holds: target -> plan, labels and, once there are labels, the verdict.
+
+    Raises:
+        InputError: the file is there and is damaged.
+    """
+    place = book.path / AUDIT
+    try:
+        entries = json.loads(place.read_text(encoding="utf8")) if place.exists() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{place}: cannot be read ({error}). Move it away and begin the audit again.") from error
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise InputError(f"{place}: not what an audit wrote. Move it away and begin the audit again.")
+    return entries
+
+
 def guarded(book: Guidebook, domain: str) -> tuple[str, str]:
     """Return the variant that should answer for a domain, and why: by its audit, else by what it tells of the target.
 
@@ -99,9 +115,8 @@ def guarded(book: Guidebook, domain: str) -> tuple[str, str]:
         InputError: the domain was not audited, and nothing was said of it without labels.
     """
     target = target_of(book, domain)
-    place = book.path / AUDIT
-    found = json.loads(place.read_text(encoding="utf8")).get(target) if place.exists() else None
-    if found is None or "verdict" not in found:
+    found = read_audit(book).get(target, {})
+    if "verdict" not in found:
         return by_drift(book, domain, target)
     if found["verdict"] == "keep_source_only":
         return TWIN, f"the audit of {target} says: keep source-only"

@@ -76,7 +76,8 @@ def audit(
 
 
 def _write(book: Guidebook, target: str, rows: int, places: tuple[Path | None, Path | None]) -> dict[str, Any]:
-    from guidebook.audit import plan_audit, pool_of, read_audit, save_audit, write_rows
+    from guidebook.audit import plan_audit, pool_of, save_audit, write_rows
+    from guidebook.caution import read_audit
     from guidebook.data.domains import domain_from
     from guidebook.folders import check_free, free_name
     from guidebook.writing import retired
@@ -99,7 +100,8 @@ def _write(book: Guidebook, target: str, rows: int, places: tuple[Path | None, P
 
 
 def _judged(book: Guidebook, target: str, files: list[Path]) -> dict[str, Any]:
-    from guidebook.audit import judge, looks, read_audit, read_labels, save_audit
+    from guidebook.audit import judge, looks, read_labels, save_audit
+    from guidebook.caution import read_audit
 
     entry = read_audit(book).get(target)
     if entry is None or "plan" not in entry:

@@ -21,6 +21,7 @@ from guidebook.recipe import Recipe, name_of
 from guidebook.text_account import text_evaluation, text_samples
 from guidebook.training.engine import Engine, Outcome
 from guidebook.training.run import Material
+from guidebook.training.trainer import chosen_dtype
 
 NEVER_CUT = 2**31
 
@@ -61,6 +62,7 @@ def essentials(recipe: Recipe, material: Material, engine: Engine, outcomes: Seq
             "tags": _tags(corpus.labels),
         },
         "recipe": recipe.resolved(),
+        "dtype": chosen_dtype(recipe.train.dtype),
         "method": name_of(recipe.method),
         "label_free": getattr(recipe.method, "label_free", True),
         "notes": {f"{o.arm} for {o.target}": list(o.notes) for o in outcomes if o.notes},

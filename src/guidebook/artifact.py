@@ -20,6 +20,7 @@ from guidebook.errors import InputError, nearest
 from guidebook.folders import copy_folder, replace_folder
 from guidebook.training.engine import head_from
 from guidebook.training.generation import Sampling, write
+from guidebook.training.precision import dtype_of
 from guidebook.training.prediction import make_rows, make_word_rows, predict_probabilities
 from guidebook.writing import BASE_VARIANT, EVIDENCE, REPORT, check_out, retire_audit
 
@@ -102,7 +103,7 @@ class Guidebook:
             pairs = [text_pairs[index] for index in rows] if text_pairs is not None else None
             head, facts = self._activate(*place)
             chosen = [texts[index] for index in rows]
-            length, dtype = facts["task"]["max_length"], facts["recipe"]["train"]["dtype"]
+            length, dtype = facts["task"]["max_length"], dtype_of(facts)
             if self.words:
                 inputs = make_word_rows(chosen, self._host.tokenizer, length)
                 values = predict_probabilities(self._host, head, inputs, dtype)

@@ -16,6 +16,7 @@ from guidebook.evaluation.abstention import Reference, strangeness
 from guidebook.evaluation.drift import SCORE, TWIN, drift
 from guidebook.evaluation.prior import Calibration, corrected, doubt
 from guidebook.evaluation.seen import Floats
+from guidebook.training.precision import dtype_of
 from guidebook.training.prediction import make_rows, pooled_rows
 from guidebook.writing import AUDIT, BASE_VARIANT, KNOWN_ROWS
 
@@ -218,7 +219,7 @@ def unlike(book: Guidebook, domain: str, texts: Sequence[str], text_pairs: Seque
     ]
     if not known:
         raise InputError("This guidebook keeps no known rows to tell strange ones by: adapt again, with more rows.")
-    task, settings = book.meta["task"], book.meta["recipe"]["train"]
+    task = book.meta["task"]
     rows = make_rows(texts, text_pairs, book.host.tokenizer, task["max_length"], template=task.get("template"))
     with book.host.disabled():
-        return strangeness(pooled_rows(book.host, rows, task["pooling"], settings["dtype"]), known)
+        return strangeness(pooled_rows(book.host, rows, task["pooling"], dtype_of(book.meta)), known)

@@ -21,6 +21,7 @@ from guidebook.evaluation.likelihood import likelihood_scores
 from guidebook.evaluation.memorisation import copied_characters, memorisation, word_ids
 from guidebook.text_account import BASE, compared
 from guidebook.training.generation import Sampling, continue_tokens, require_causal
+from guidebook.training.precision import dtype_of
 from guidebook.training.scoring import per_document, token_nats
 
 
@@ -102,7 +103,7 @@ def _measure(book: Guidebook, place: Domain, domain: str, most: int | None) -> _
         place = in_folder(place, Path(place.path))
     documents, _ = read_documents(place, "target", None)
     documents = first_documents(documents, most, seed=0)
-    width, dtype = book.meta["task"]["max_length"], book.meta["recipe"]["train"]["dtype"]
+    width, dtype = book.meta["task"]["max_length"], dtype_of(book.meta)
     nats = {}
     for arm, name in ((BASE, None), (book.meta["method"], domain)):
         host = book.wear(name)

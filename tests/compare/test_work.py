@@ -13,13 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import guidebook.evaluation.records as records_module
+import guidebook.training.trainer as trainer_module
 from compare.conftest import write_comparison
+from guidebook.compare import grid as grid_module
 from guidebook.compare import work as work_module
-from guidebook.compare.grid import Comparison, load_comparison
+from guidebook.compare.grid import Comparison, load_comparison, made_with
 from guidebook.compare.work import RECORDS, Share, work
-from guidebook.errors import InputError, RunError
-from guidebook.evaluation.records import append_record, read_records
+from guidebook.errors import InputError, MachineError, OutOfMemory, RunError
+from guidebook.evaluation.records import Keys, append_record, read_records
 from guidebook.training.engine import Engine
 from tiny import TEXTS
 
@@ -244,3 +248,96 @@ def test_a_killed_command_with_two_processes_goes_on(
     made = lasting(read_records(out / RECORDS))
     assert {key: record["accuracy"] for key, record in made.items()} == wanted
     assert "p (Holm)" in again.stdout
+
+
+def test_too_little_memory_is_no_result_and_is_tried_again(
+    done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether a stage says so or torch does, anywhere: the others are done, and the next run does what is missing."""
+    comparison, folder = done
+    original = work_module.follow
+    failures: list[Exception] = [OutOfMemory("in stage task"), torch.OutOfMemoryError("CUDA out of memory.")]
+
+    def follow(arm: str, *rest: Any) -> Any:
+        if failures and arm == "source_only":
+            raise failures.pop()
+        return original(arm, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work_module, "follow", follow)
+        with pytest.raises(OutOfMemory, match=r"2 of the runs had too little memory.*same command tries them again"):
+            work(comparison, tmp_path)
+    records = read_records(tmp_path / RECORDS)
+    assert len(records) == len(comparison.jobs()) - 2
+    assert not [record for record in records if "failed" in record]
+    work(comparison, tmp_path)
+    assert lasting(read_records(tmp_path / RECORDS)) == lasting(read_records(folder / RECORDS))
+
+
+def test_another_failure_of_the_machine_is_no_result_either(
+    done: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follow(*arguments: Any) -> Any:
+        raise MachineError("The disk is full")
+
+    monkeypatch.setattr(work_module, "follow", follow)
+    with pytest.raises(MachineError, match="disk is full"):
+        work(done[0], tmp_path)
+    assert not read_records(tmp_path / RECORDS)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("code_digest", "0" * 32), ("deciding_versions", {"torch": "99"}), ("dtype", "bfloat16")]
+)
+def test_other_code_versions_or_number_type_make_other_keys(
+    name: str, value: Any, done: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison, folder = done
+    before = {job.key for job in comparison.jobs()}
+    recorded = read_records(folder / RECORDS)[0]
+    assert made_with(comparison.recipe) == {part: recorded[part] for part in ("code", "dtype")} | {
+        "versions": {n: v for n, v in recorded["versions"].items() if n not in ("guidebook", "python")}
+    }
+    place, attribute = (trainer_module, "chosen_dtype") if name == "dtype" else (grid_module, name)
+    monkeypatch.setattr(place, attribute, lambda *arguments: value)
+    assert not before & {job.key for job in comparison.jobs()}
+
+
+def test_records_are_read_once_while_others_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / RECORDS
+    keys = Keys(path)
+    assert keys.now() == set()
+    parsed: list[bytes] = []
+    original = records_module._parsed
+    monkeypatch.setattr(records_module, "_parsed", lambda line, place: parsed.append(line) or original(line, place))
+    for number in range(20):
+        append_record(path, {"key": number})
+        assert keys.now() == set(range(number + 1)) == keys.now()
+    assert len(parsed) == 20
+    with path.open("ab") as file:
+        file.write(b'{"key": 20}')  # without its line end
+    assert keys.now() == set(range(21))
+    append_record(path, {"key": 21})
+    assert keys.now() == set(range(22))
+    with path.open("ab") as file:
+        file.write(b'{"key": 2')  # torn
+    assert keys.now() == set(range(22))
+    path.write_bytes(b'{"key": "new"}\n')
+    assert keys.now() == {"new"}
+
+
+@pytest.mark.slow
+def test_processes_start_from_a_program_that_has_no_file(tmp_path: Path, done: Any, tiny_base: Any) -> None:
+    """Such as one that is read from standard input."""
+    path = write_comparison(tmp_path, tiny_base("bert"), methods=["tfidf"], draws=1)
+    out = tmp_path / "out"
+    program = (
+        "from guidebook.cli.main import main\n"
+        f"raise SystemExit(main(['compare', {str(path)!r}, '--out', {str(out)!r}, '--processes', '2']))\n"
+    )
+    environment = {**os.environ, "GUIDEBOOK_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, "-"], input=program, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert len(read_records(out / RECORDS)) == 2

@@ -11,6 +11,7 @@ import pytest
 from guidebook.errors import InputError
 from guidebook.evaluation.comparison import comparisons, correct_of
 from guidebook.evaluation.statistics import grouped_difference
+from guidebook.reports.comparison import heading
 
 NAMES = {"source_only": 0.70, "domain_fusion": 0.75, "dann": 0.55}
 
@@ -224,3 +225,27 @@ def test_a_comparison_without_source_only_says_what_its_differences_are_against(
     assert found.reference == "domain_fusion"
     assert "no source_only among the candidates" in found.note
     assert "against domain_fusion" in found.note
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"code": "b" * 32}, "code bbbbbbbb"),
+        ({"dtype": "bfloat16"}, "bfloat16"),
+        ({"versions": {"torch": "2.14", "python": "3.12.1", "guidebook": "0.1"}}, "torch 2.14"),
+    ],
+)
+def test_records_made_with_other_code_versions_or_number_type_are_not_mixed(change: dict, shown: str) -> None:
+    made = {"code": "a" * 32, "dtype": "float32", "versions": {"torch": "2.13", "python": "3.12.1", "guidebook": "0.1"}}
+    lines = [{**line, **made} for line in records(draws=2)]
+    other = [{**line, **change, "key": f"o{line['key']}"} if line["draw"] == 1 else line for line in lines]
+    (whole,) = comparisons(lines)
+    assert (whole.cells, whole.others_differ_in) == (12, ())
+    assert "made with" not in heading(whole)
+    first, second = comparisons(other)
+    assert [item.cells for item in (first, second)] == [6, 6]
+    assert first.others_differ_in == second.others_differ_in == (next(iter(change)),)
+    assert shown in heading(second)
+    assert shown not in heading(first)
+    alike = [{**line, "versions": {**made["versions"], "python": "3.12.2"}} if line["draw"] else line for line in lines]
+    assert len(comparisons(alike)) == 1  # of Python itself, no number depends on it

@@ -2,13 +2,19 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from guidebook.adaptation import adapt
+from guidebook.artifact import load
 from guidebook.training import precision, trainer
 from guidebook.training.precision import ROUNDS, Rates, measured_rates, race
+from tiny import TEXTS, tiny_recipe
 
 
 def clock_of(float32: float, bfloat16: float):
@@ -123,3 +129,37 @@ def test_what_is_kept_is_two_numbers(tmp_path):
     (place,) = (tmp_path / "machine").glob("*.json")
     assert json.loads(place.read_text()).keys() == {"float32", "bfloat16"}
     assert ROUNDS >= 3
+
+
+@pytest.mark.parametrize("asked", ["auto", "float32", "bfloat16"])
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", None])
+@pytest.mark.parametrize("here", [True, False])
+def test_a_guidebook_answers_in_the_number_type_that_it_was_measured_in(
+    asked: str, stored: str | None, here: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda: here)
+    facts: dict[str, Any] = {"recipe": {"train": {"dtype": asked}}}
+    if stored is not None:
+        facts["dtype"] = stored
+    if stored == "bfloat16" and asked == "auto" and not here:
+        with pytest.warns(UserWarning, match="measured in bfloat16.*answers in float32"):
+            assert precision.dtype_of(facts) == "float32"
+    else:
+        assert precision.dtype_of(facts) == (stored or asked)
+
+
+def test_what_auto_chose_is_stored_and_used_where_auto_would_choose_otherwise(
+    tiny_base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
+    recipe = tiny_recipe(tiny_base("bert"), method="source_only", train={"dtype": "auto", "task": {"epochs": 1}})
+    answers = {}
+    for chosen in (True, False):
+        monkeypatch.setattr(trainer, "bf16_is_fast", lambda chosen=chosen: chosen)
+        monkeypatch.setattr(precision, "has_bf16", lambda: True)
+        book = adapt(recipe, out=tmp_path / str(chosen))
+        assert book.meta["dtype"] == ("bfloat16" if chosen else "float32")
+        answers[chosen] = book.predict_proba(TEXTS, domain="source_only")
+        monkeypatch.setattr(trainer, "bf16_is_fast", lambda chosen=chosen: not chosen)
+        assert (load(tmp_path / str(chosen)).predict_proba(TEXTS, domain="source_only") == answers[chosen]).all()
+    assert (answers[True] != answers[False]).any()

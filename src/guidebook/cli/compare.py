@@ -71,9 +71,33 @@ def compare(
     if dry_run:
         _print_plan(comparison, jobs, folder)
         return
+    _say_stale(jobs, folder)
     with _watched(jobs, folder, quiet):
         _run(comparison, folder, processes, share, quiet)
     _print_results(folder, as_json, quiet)
+
+
+def _say_stale(jobs: Sequence[Job], folder: Path) -> None:
+    """Say that records of the same runs were made with other code, number type or versions, and do not count."""
+    from guidebook.evaluation.records import read_records
+
+    keys = {job.key for job in jobs}
+    asked = {
+        (job.group.source.name, job.target, job.candidate.name, job.group.rows, job.group.draw, job.group.seed)
+        for job in jobs
+    }
+    fields = ("source", "target", "candidate", "labelled_rows", "draw", "seed")
+    stale = [
+        record
+        for record in read_records(folder / "records.jsonl")
+        if record.get("key") not in keys and tuple(record.get(name) for name in fields) in asked
+    ]
+    if stale:
+        remark(
+            f"{len(stale):,} records in {folder} are of these runs, but were made from other content or settings, or "
+            "with other code, number type or versions of the libraries. They are kept, in tables of their own; the "
+            "runs are made again."
+        )
 
 
 def _run(comparison: Comparison, folder: Path, processes: int, share: str, quiet: bool) -> None:

@@ -15,11 +15,14 @@ import xxhash
 from guidebook.data.domains import Domain, domain_from
 from guidebook.data.fingerprints import hash_texts
 from guidebook.errors import InputError
+from guidebook.evaluation.records import deciding_versions
 from guidebook.evaluation.task_scores import ENTITY_F1
 from guidebook.methods import METHODS
 from guidebook.recipe import Recipe, change, name_of, read_content, recipe_from, validated
-from guidebook.training.store import key_of
+from guidebook.training.store import CODE, code_digest, key_of
 
+RESULTS = (*CODE, "methods", "evaluation", "compare", "adaptation.py", "preparation.py", "label_free.py")
+"""Parts of the package's code that a record depends on."""
 OF_THE_RUN = ("source", "targets", "unlabelled", "general", "seed", "method")
 """Fields of a recipe that a key holds in another form: by content, not by path."""
 
@@ -136,6 +139,17 @@ class Comparison:
                 "drawn": [group.rows, group.draw, group.seed],
             }
         )
+
+
+def made_with(recipe: Recipe) -> dict[str, Any]:
+    """Return what has to agree for two records to stand in one table: code, number type, versions of the libraries."""
+    from guidebook.training.trainer import chosen_dtype  # imports torch
+
+    return {
+        "code": code_digest(RESULTS),
+        "dtype": chosen_dtype(recipe.train.dtype),
+        "versions": deciding_versions(),
+    }
 
 
 class _Prints:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 from guidebook.compare.grid import Comparison
 from guidebook.compare.work import Share, work
-from guidebook.errors import RunError
+from guidebook.errors import MachineError
 from guidebook.threads import children_wait_asleep, cores
 
 
@@ -20,10 +23,13 @@ def work_in_processes(comparison: Comparison, folder: Path, processes: int, shar
 
     Raises:
         InputError: as `work`.
-        RunError: as `work`, or a process was killed.
+        MachineError: as `work`, or a process was killed.
     """
     context = multiprocessing.get_context("spawn")  # a fork would copy torch's threads and the device's state
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+    with (
+        _without_main(),
+        ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool,
+    ):
         with children_wait_asleep():  # every submission may start a process
             futures = [pool.submit(_work, comparison, folder, share, number, processes) for number in range(processes)]
         try:
@@ -32,7 +38,28 @@ def work_in_processes(comparison: Comparison, folder: Path, processes: int, shar
                 if future.done():
                     future.result()
         except BrokenProcessPool as error:
-            raise RunError("A process was killed. The same command goes on from the records.") from error
+            raise MachineError(
+                "A process ended before it was done: it was killed, perhaps for its memory, or it could not start (the "
+                "lines above say so). The same command goes on from the records; with fewer --processes it needs less."
+            ) from error
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the main module's file while processes start, where there is none: a program read from stdin.
+
+    A new process runs the main module's file again, to find what was defined there; nothing that these need is.
+    """
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or Path(file).is_file():
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = file
 
 
 def _end_with_parent() -> None:

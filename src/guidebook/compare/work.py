@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,20 +15,20 @@ import numpy as np
 
 from guidebook.adaptation import follow, prepare
 from guidebook.compare.draw import drawn_source
-from guidebook.compare.grid import OF_THE_RUN, Comparison, Group, Job
+from guidebook.compare.grid import OF_THE_RUN, Comparison, Group, Job, made_with
 from guidebook.compare.scores import forgotten, label_free_scores
 from guidebook.data.gold import reveal_gold
-from guidebook.errors import InputError, RunError
-from guidebook.evaluation.records import append_record, machine, read_records, versions
+from guidebook.errors import InputError, MachineError, OutOfMemory, RunError
+from guidebook.evaluation.records import Keys, append_record, machine, read_records, versions
 from guidebook.evaluation.task_scores import ACCURACY, by_row, metric_of, primary, scores
 from guidebook.locks import claimed
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.disk import disk_explained
 from guidebook.training.engine import Engine, Outcome
 from guidebook.training.listener import Listener
-from guidebook.training.memory import peak_megabytes
+from guidebook.training.memory import memory_explained, peak_megabytes
 from guidebook.training.run import Material
-from guidebook.training.store import code_digest, key_of
+from guidebook.training.store import key_of
 
 RECORDS = "records.jsonl"
 WAIT = 0.5  # seconds between two looks at what other processes still work on
@@ -65,27 +66,33 @@ def work(comparison: Comparison, folder: Path, share: Share | None = None, liste
 
     Raises:
         InputError: data or recipe are wrong, or the folder holds records of another base.
-        RunError: the disk is full.
+        MachineError: the disk is full, or some runs had too little memory.
     """
     listener, share = listener or Listener(), share or Share()
     groups: dict[str, list[Job]] = {}
     for job in comparison.jobs():
         groups.setdefault(_group_key(job.group), []).append(job)
     mine = list(groups.items())[share.part - 1 :: share.parts]
-    while open_groups := [(key, jobs) for key, jobs in mine if _without_record(jobs, folder)]:
+    known, failed = Keys(folder / RECORDS), dict[str, OutOfMemory]()
+
+    def without_record(jobs: list[Job]) -> list[Job]:
+        done = known.now()
+        return [job for job in jobs if job.key not in done and job.key not in failed]
+
+    while open_groups := [(key, jobs) for key, jobs in mine if without_record(jobs)]:
         worked = False
         for key, jobs in open_groups:
             with claim(folder, key) as claimed:
-                if claimed and (todo := _without_record(jobs, folder)):
-                    _run_group(comparison, todo, folder, listener)
+                if claimed and (todo := without_record(jobs)):
+                    failed |= _run_group(comparison, todo, folder, listener)
                     worked = True
         if not worked:
             time.sleep(WAIT)
-
-
-def _without_record(jobs: list[Job], folder: Path) -> list[Job]:
-    done = {record.get("key") for record in read_records(folder / RECORDS)}
-    return [job for job in jobs if job.key not in done]
+    if failed:
+        raise OutOfMemory(
+            f"{len(failed)} of the runs had too little memory and have no record; the same command tries them again, "
+            f"all others are done. The first: {next(iter(failed.values()))}"
+        )
 
 
 def _group_key(group: Group) -> str:
@@ -99,8 +106,9 @@ def claim(folder: Path, key: str) -> Iterator[bool]:
         yield mine
 
 
-def _run_group(comparison: Comparison, jobs: list[Job], folder: Path, listener: Listener) -> None:
-    group = jobs[0].group
+def _run_group(comparison: Comparison, jobs: list[Job], folder: Path, listener: Listener) -> dict[str, OutOfMemory]:
+    """Do jobs of one group, and return by key those that had too little memory, which says nothing about them."""
+    group, failed = jobs[0].group, dict[str, OutOfMemory]()
     source = drawn_source(group.source, group.rows, group.draw, comparison.recipe)
     settings, material, engine = None, None, None
     for number, job in enumerate(jobs):
@@ -109,13 +117,31 @@ def _run_group(comparison: Comparison, jobs: list[Job], folder: Path, listener: 
         if engine is None or material is None or wanted != settings:
             settings, (material, engine) = wanted, prepare(recipe, _Quiet(listener))
             _check_base(engine, folder)
-        listener.start(f"{job.candidate.name}, {group.source.name} to {job.target}", None)
-        append_record(folder / RECORDS, {**_record(job, recipe, material, engine), "flagship": comparison.flagship})
-        listener.finish(f"{job.candidate.name}, {group.source.name} to {job.target}")
+        name = f"{job.candidate.name}, {group.source.name} to {job.target}"
+        listener.start(name, None)
+        try:
+            with memory_explained(name, recipe.train):
+                record = _record(job, recipe, material, engine)
+        except OutOfMemory as error:
+            failed[job.key], material, engine = error, None, None
+            _let_go()
+            continue
+        append_record(folder / RECORDS, {**record, "flagship": comparison.flagship})
+        listener.finish(name)
         listener.advance("records", number + 1)
     if engine is not None:
         engine.clear()
         engine.host.check_base()
+    return failed
+
+
+def _let_go() -> None:
+    """Give the memory of what is no longer held back to the device."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class _Quiet(Listener):
@@ -174,6 +200,8 @@ def _record(job: Job, recipe: Recipe, material: Material, engine: Engine) -> dic
             **label_free_scores(material, engine, outcome),
             "forgetting": forgotten(material, engine, outcome),
         }
+    except MachineError:
+        raise  # of the machine, not of the candidate: it is tried again
     except RunError as error:  # a candidate that diverges is a result: it stays in the table as failed
         measured = {"failed": str(error)}
     return {
@@ -183,7 +211,7 @@ def _record(job: Job, recipe: Recipe, material: Material, engine: Engine) -> dic
         "memory_megabytes": peak_megabytes(),
         "recipe": recipe.replace(source=group.source).resolved(),
         "fingerprints": {p.name: p.fingerprint for p in (*material.corpus.everything, *material.corpus.tests.values())},
-        "code": code_digest(),
+        **made_with(job.candidate.recipe),
         "versions": versions(),
         "machine": machine(),
     }

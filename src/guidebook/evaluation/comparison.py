@@ -52,6 +52,10 @@ class Comparison:
 
     base: str
     labelled_rows: int | None
+    made_with: dict[str, Any]
+    """code (a digest), dtype and versions that all its records share."""
+    others_differ_in: tuple[str, ...]
+    """Which of these another group of the same base and rows has otherwise: such records are never mixed."""
     metric: str
     """What every score, rank, difference and regret is of: "accuracy", or "entity_f1" where words are tagged."""
     candidates: tuple[Standing, ...]
@@ -80,7 +84,7 @@ class Comparison:
 
 
 def comparisons(records: Sequence[Record]) -> list[Comparison]:
-    """One comparison per base and number of labelled rows; no table mixes bases.
+    """One comparison per base, number of labelled rows, code, number type and versions; no table mixes any of them.
 
     Args:
         records: As `guidebook compare` writes them; of equal keys the last one counts.
@@ -93,12 +97,33 @@ def comparisons(records: Sequence[Record]) -> list[Comparison]:
         if "candidate" not in record or "key" not in record:
             raise InputError("These are no records of a comparison: a record has no candidate. Run guidebook compare.")
         latest[record["key"]] = record
-    groups: dict[tuple[str, str, int | None, str], list[Record]] = defaultdict(list)
+    groups: dict[str, list[Record]] = defaultdict(list)
+    alike: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     metrics = {_task_of(record): record["metric"] for record in latest.values() if "metric" in record}
+    metric_of_group = {}
     for record in latest.values():
         metric = record.get("metric") or metrics.get(_task_of(record), ACCURACY)  # one that failed has none
-        groups[record["base"], record["base_fingerprint"], record["labelled_rows"], metric].append(record)
-    return [_comparison(group, metric) for (*_, metric), group in groups.items()]
+        made = _made_with(record)
+        group = repr((_shared(record), metric, made))
+        groups[group].append(record)
+        metric_of_group[group] = metric
+        if made not in alike[_shared(record)]:
+            alike[_shared(record)].append(made)
+    return [_comparison(own, metric_of_group[name], alike[_shared(own[0])]) for name, own in groups.items()]
+
+
+def _shared(record: Record) -> tuple[Any, ...]:
+    return record["base"], record["base_fingerprint"], record["labelled_rows"]
+
+
+def _made_with(record: Record) -> dict[str, Any]:
+    """Return what has to agree for records to stand in one table, as far as a record says it."""
+    versions = sorted((record.get("versions") or {}).items())
+    return {
+        "code": record.get("code"),
+        "dtype": record.get("dtype"),
+        "versions": {name: number for name, number in versions if name not in ("guidebook", "python")},
+    }
 
 
 def correct_of(record: Record) -> NDArray[np.bool_]:
@@ -126,7 +151,7 @@ def _source_score(record: Record) -> float | None:
     return found
 
 
-def _comparison(records: Sequence[Record], metric: str) -> Comparison:
+def _comparison(records: Sequence[Record], metric: str, alike: Sequence[Mapping[str, Any]]) -> Comparison:
     names = list(dict.fromkeys(record["candidate"] for record in records))
     table: dict[Place, dict[str, Record]] = defaultdict(dict)
     failed: dict[str, int] = defaultdict(int)
@@ -145,6 +170,8 @@ def _comparison(records: Sequence[Record], metric: str) -> Comparison:
     return Comparison(
         base=records[0]["base"],
         labelled_rows=records[0]["labelled_rows"],
+        made_with=(made := _made_with(records[0])),
+        others_differ_in=tuple(name for name in made if any(other[name] != made[name] for other in alike)),
         metric=metric,
         candidates=tuple(sorted(standings, key=lambda standing: -standing.accuracy)),
         reference=reference,

@@ -58,6 +58,40 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     return [_parsed(line, f"{path} line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
+class Keys:
+    """The keys of a file of records that others append to; every record is read once."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._read = 0
+        self._known: set[Any] = set()
+
+    def now(self) -> set[Any]:
+        """Return the keys of all records that are there now.
+
+        Raises:
+            InputError: A line before the last is not a JSON object.
+        """
+        if not self._path.exists():
+            return set()
+        with self._path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._read:  # another file than before
+                self._read, self._known = 0, set()
+            file.seek(self._read)
+            *lines, last = file.read().split(b"\n")
+        for line in lines:
+            if line.strip():
+                place = f"{self._path} at byte {self._read}"
+                self._known.add(_parsed(line, place).get("key"))
+            self._read += len(line) + 1
+        return self._known | ({json.loads(last).get("key")} if _is_whole(last) else set())
+
+
+def deciding_versions() -> dict[str, str]:
+    """Version of every package whose version can change a result; guidebook's own code is told apart by its digest."""
+    return {name: version for name, version in versions().items() if name not in ("guidebook", "python")}
+
+
 def machine() -> dict[str, Any]:
     """What a run ran on: cpu, cores, memory_gb, torch_threads, bf16, gpu, gpu_memory_gb, system. No host name.
 
@@ -70,7 +104,7 @@ def machine() -> dict[str, Any]:
     properties = torch.cuda.get_device_properties(0) if has_gpu else None
     return {
         "cpu": cpu_field("model name") or platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "memory_gb": _memory_gb(),
         "torch_threads": torch.get_num_threads(),
         "bf16": torch.cuda.is_bf16_supported(including_emulation=False) if has_gpu else cpu_has_bf16(),
@@ -78,6 +112,11 @@ def machine() -> dict[str, Any]:
         "gpu_memory_gb": round(properties.total_memory / 2**30, 1) if properties else None,
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_has_bf16() -> bool:

@@ -90,7 +90,19 @@ def heading(found: Comparison) -> str:
     """Return what was compared in one line."""
     rows = "all labelled rows" if found.labelled_rows is None else f"{found.labelled_rows:,} labelled rows"
     gaps = f", {found.incomplete} not complete" if found.incomplete else ""
-    return f"{found.base}, {rows}, {found.cells} complete cells{gaps}"
+    return f"{found.base}, {rows}, {found.cells} complete cells{gaps}{_apart(found)}"
+
+
+def _apart(found: Comparison) -> str:
+    """Return what sets these records apart from others of the same comparison, which are in tables of their own."""
+    made = found.made_with
+    shown = {
+        "code": f"code {str(made['code'])[:8]}",
+        "dtype": str(made["dtype"]),
+        "versions": " ".join(f"{name} {version}" for name, version in made["versions"].items()),
+    }
+    parts = [shown[name] for name in found.others_differ_in]
+    return f"; made with {', '.join(parts)}: not mixed with records made otherwise" if parts else ""
 
 
 def verdict(found: Comparison) -> str:

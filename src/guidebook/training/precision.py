@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -36,6 +38,30 @@ class Rates:
     def bf16_is_faster(self) -> bool:
         """Whether training gains from bf16."""
         return self.bfloat16 >= WORTH_IT * self.float32
+
+
+def has_bf16() -> bool:
+    """Return whether the device that computes multiplies bf16 matrices in hardware."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return cpu_has_bf16()
+
+
+def dtype_of(facts: Mapping[str, Any]) -> str:
+    """Return the number type that a guidebook was trained and measured in, from its guidebook.json.
+
+    Where it was chosen by `auto` and this device has no units for it, it is float32, and a warning says so.
+    """
+    asked = str(facts["recipe"]["train"]["dtype"])
+    stored = str(facts.get("dtype") or asked)  # guidebooks of before say only what was asked
+    if stored == "bfloat16" and asked == "auto" and not has_bf16():
+        warnings.warn(
+            "This guidebook was trained and measured in bfloat16, which this machine only emulates, a hundred times "
+            "slower. It answers in float32: probabilities differ by rounding from those that were measured.",
+            stacklevel=2,
+        )
+        return "float32"
+    return stored
 
 
 def race(clock: Clock = time.thread_time) -> Rates:

@@ -17,7 +17,7 @@ from guidebook import preparation
 from guidebook.adaptation import prepare
 from guidebook.adapters.host import Host
 from guidebook.adapters.presets import KINDS
-from guidebook.errors import InputError
+from guidebook.errors import InputError, RunError
 from guidebook.losses import LOSSES
 from guidebook.methods import METHODS
 from guidebook.methods.stage import Stage
@@ -151,7 +151,7 @@ def trace(engine: Any, stage: Stage) -> Any:
             loss = model(moved(plan.batch(0), torch.device("cpu")))["loss"]
         loss.backward()
         slope = {name: value.grad for name, value in model.trainable().items() if value.grad is not None}
-    except InputError as error:  # a step that may not be cut into parts
+    except (InputError, RunError) as error:  # a step that may not be cut into parts, rows that count as collapsed
         slope = {"refused": str(error)}
     model.zero_grad(set_to_none=True)
     return [

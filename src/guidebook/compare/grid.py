@@ -129,6 +129,7 @@ class Comparison:
         return key_of(
             {
                 **metric,
+                "made with": made_with(candidate.recipe),
                 "settings": settings,
                 "method": candidate.recipe.resolved()["method"],
                 "source": prints.of(group.source),

@@ -14,6 +14,7 @@ from typing import IO, Any
 from guidebook.errors import InputError
 from guidebook.locks import locked
 from guidebook.strict_json import dumps
+from guidebook.threads import cores
 
 PACKAGES = (
     "guidebook",
@@ -112,11 +113,6 @@ def machine() -> dict[str, Any]:
         "gpu_memory_gb": round(properties.total_memory / 2**30, 1) if properties else None,
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_has_bf16() -> bool:

@@ -115,7 +115,7 @@ def _labelled(corpus: Corpus, outcomes: Sequence[Outcome], method: str) -> dict[
     return {
         "source": _source(corpus.dev, outcomes, corpus.labels),
         "targets": [
-            _target(population, corpus.tests[population.name], outcomes, corpus.labels, method)
+            _target(population, corpus, [o for o in outcomes if o.target == population.name], method)
             for population in corpus.targets
         ],
     }
@@ -151,14 +151,14 @@ def _source(dev: Sequence[Population], outcomes: Sequence[Outcome], labels: Labe
     }
 
 
-def _target(
-    population: Population, test: Population, outcomes: Sequence[Outcome], labels: LabelSet | TagSet, method: str
-) -> dict[str, Any]:
+def _target(population: Population, corpus: Corpus, outcomes: Sequence[Outcome], method: str) -> dict[str, Any]:
+    test, labels = corpus.tests[population.name], corpus.labels
     facts: dict[str, Any] = {
         "name": population.name,
         "rows": len(test.texts),
         "texts": len(test.texts),
-        "transductive": test is population or test.fingerprint == population.fingerprint,
+        "transductive": corpus.overlaps[population.name].transductive,
+        "overlap": corpus.overlaps[population.name].plain(),
         "unknown_labels": {},
         "without_label": 0,
         "scores": {},
@@ -168,7 +168,7 @@ def _target(
         return facts
     facts |= {"unknown_labels": gold.unknown, "without_label": gold.without}
     facts |= {"rows": int(gold.known.sum()), "texts": int(gold.labelled.sum())}
-    here = {o.arm: o.predictions["target"] for o in outcomes if o.target == population.name and o.predictions}
+    here = {o.arm: o.predictions["target"] for o in outcomes if o.predictions}
     if not gold.known.any():
         return facts
     facts["scores"] = {arm: scores(found, gold.rows, labels.names, gold.tags) for arm, found in here.items()}

@@ -9,6 +9,8 @@ import numpy as np
 from guidebook.artifact import Guidebook
 from guidebook.data.domains import Domain, LabelSet, load_target
 from guidebook.data.gold import reveal_gold
+from guidebook.data.overlap import overlaps
+from guidebook.data.population import Population
 from guidebook.data.tags import TagSet
 from guidebook.errors import InputError
 from guidebook.evaluation.task_scores import scores
@@ -48,5 +50,22 @@ def evaluate(book: Guidebook, domain: Domain, which: str | None = None) -> dict[
         "texts": int(gold.labelled.sum()),
         "unknown_labels": gold.unknown,
         "without_label": gold.without,
+        "overlap": _overlap(book, population),
         "scores": results,
     }
+
+
+def _overlap(book: Guidebook, population: Population) -> dict[str, Any] | None:
+    """Return how many rows stand in what the guidebook was trained on; None where that cannot be read any more."""
+    from guidebook.preparation import read
+    from guidebook.recipe import recipe_from
+
+    try:
+        corpus = read(recipe_from({**book.meta["recipe"], "general": []}))
+    except InputError:  # texts that were in memory, or files that are not there
+        return None
+    known = {domain["fingerprint"] for domain in book.meta["domains"]}
+    trained = {"targets": corpus.targets, "source": corpus.sources, "unlabelled": corpus.unlabelled}
+    if any(part.fingerprint not in known for parts in trained.values() for part in parts):
+        return None  # the files have changed since
+    return overlaps([population], trained)[0].plain()

@@ -15,6 +15,7 @@ from guidebook.artifact_files import HEAD, base_places, digests
 from guidebook.artifact_schema import FACTS, with_digest
 from guidebook.errors import InputError
 from guidebook.evaluation.drift import TWIN
+from guidebook.evaluation.task_scores import metric_of, primary
 from guidebook.folders import digest, recover, replace_file, replace_folder
 from guidebook.methods import WITHOUT_A_MODEL
 from guidebook.strict_json import dumps, undefined
@@ -136,7 +137,8 @@ def records(facts: dict[str, Any]) -> list[dict[str, Any]]:
                 stage["key"] for stage in facts["stages"] if stage["arm"] == arm and target["name"] in stage["targets"]
             ]
             brief = {key: values[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")}
-            source = facts["evaluation"]["source"]["scores"].get(arm, {}).get("accuracy")
+            on_source = facts["evaluation"]["source"]["scores"].get(arm, {})
+            metric, score = metric_of(values), primary(values)
             found.append(
                 {
                     "arm": arm,
@@ -144,8 +146,15 @@ def records(facts: dict[str, Any]) -> list[dict[str, Any]]:
                     "target": target["name"],
                     "rows": target["rows"],
                     "transductive": target["transductive"],
+                    "overlap": target.get("overlap"),
+                    "without_label": target.get("without_label", 0),
                     **brief,
-                    "source_accuracy": source,
+                    "metric": metric,
+                    "score": score.estimate,
+                    "score_low": score.low,
+                    "score_high": score.high,
+                    "source_accuracy": on_source.get("accuracy"),
+                    "source_score": on_source.get(metric),
                     "stages": stages,
                     **shared,
                 }

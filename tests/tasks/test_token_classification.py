@@ -13,8 +13,12 @@ import torch
 import guidebook as gb
 from guidebook.adaptation import adapt, evaluate
 from guidebook.adapters.host import Host
+from guidebook.data.gold import Gold
+from guidebook.data.tags import ragged
+from guidebook.evaluation.task_scores import by_row, difference, scores
 from guidebook.losses.task import TaskLoss, task_head
 from guidebook.methods import METHODS
+from guidebook.reports.summary import summary
 from guidebook.tasks.token_classification import TokenClassification
 from guidebook.training.prediction import make_word_rows, predict_probabilities
 from tiny import COMPARING, TEXTS, given, tiny_recipe
@@ -165,3 +169,66 @@ def test_methods_that_want_labels_of_texts_say_so(
     monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
     with pytest.raises(gb.InputError, match="this task labels words"):
         adapt(recipe_of(tiny_base("bert"), method=given(method, tmp_path)), out=tmp_path / "book")
+
+
+def test_targets_without_all_tags_and_in_another_scheme_are_scored(
+    tiny_base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
+    texts = [f"the {text}" for text in TEXTS[:6]]
+    single = {"B-tool": "U-tool", "I-article": "L-article"}
+    tags = [[single.get(tag, tag) for tag in tags_of(text)] for text in texts]
+    tags[0], tags[3] = [], None  # type: ignore[call-overload]
+    source = tagged("books", [text for _ in range(3) for text in TEXTS])
+    target = gb.Domain("kitchen", [text.split(" ") for text in texts], labels=tags)
+    book = adapt(
+        recipe_of(tiny_base("bert"), source=source, targets=[target], method="source_only"), out=tmp_path / "b"
+    )
+    found = book.meta["evaluation"]["targets"][0]
+    assert (found["without_label"], found["texts"]) == (2, 4)
+    assert found["rows"] == sum(len(text.split()) for number, text in enumerate(texts) if number not in (0, 3))
+    assert found["unknown_labels"] == {}
+    again = evaluate(book, target)
+    assert again["scores"]["source_only"] == found["scores"]["source_only"]
+    with pytest.raises(gb.InputError, match="row 1: 1 tags for"):
+        evaluate(book, gb.Domain("kitchen", [texts[0].split(" ")], labels=[["O"]]))
+
+
+def test_reports_of_words_say_entity_f1(book: Any) -> None:
+    found = summary(book.meta)
+    assert found.results.columns[3:6] == ("entity F1 %", "95 % interval", "accuracy of words %")
+    assert found.source.columns[3] == "entity F1 %"
+    assert "texts, " in found.results.rows[0][1]
+    assert book.meta["evaluation"]["targets"][0]["difference"]["metric"] == "entity_f1"
+    assert "pipeline_tag: token-classification" in (book.path / "README.md").read_text()
+    page = (book.path / "report.html").read_text()
+    assert "Entity F1 of domain fusion minus source only" in page
+    record = json.loads((book.path / "records.jsonl").read_text().splitlines()[0])
+    assert record["score"] == book.meta["evaluation"]["targets"][0]["scores"][record["arm"]]["entity_f1"]
+    assert record["transductive"] == 1
+
+
+def test_intervals_of_words_count_texts() -> None:
+    labels = ragged([(0,) * 40] * 5 + [(1,) * 40] * 5)  # one model is right on half of the texts, on all their words
+    guess = np.tile([1.0, 0.0], (400, 1))
+    found = scores(guess, labels, ("O", "B-x"))
+    assert found["accuracy"] == 0.5
+    assert found["accuracy_high"] - found["accuracy_low"] > 0.5
+
+
+def test_values_of_texts_are_entity_f1_and_scatter_as_it_does() -> None:
+    random = np.random.default_rng(0)
+    names = ("O", "B-x", "I-x")
+    labels = ragged([tuple(random.integers(0, 3, 6).tolist()) for _ in range(400)])
+    gold = Gold(labels, {}, 0, [tuple(names[tag] for tag in row) for row in labels])
+    truth = np.array([tag for row in labels for tag in row])
+    one, other = (
+        np.eye(3)[np.where(random.random(len(truth)) < wrong, random.integers(0, 3, len(truth)), truth)]
+        for wrong in (0.2, 0.3)
+    )
+    values = [by_row(found, gold, names) for found in (one, other)]
+    for found, made in zip((one, other), values, strict=True):
+        assert made.mean() == pytest.approx(scores(found, labels, names)["entity_f1"])
+    spread = difference(one, other, gold, names)
+    assert spread.estimate == pytest.approx(float((values[0] - values[1]).mean()))
+    assert spread.standard_error == pytest.approx(float(np.std(values[0] - values[1]) / 20), rel=0.1)

@@ -14,6 +14,7 @@ from guidebook.cli.console import Terminal, print_json, print_plan, print_text, 
 from guidebook.cli.fields import field_text
 from guidebook.errors import InputError
 from guidebook.methods import METHODS
+from guidebook.tasks import TASKS
 
 if TYPE_CHECKING:
     from guidebook.artifact import Guidebook
@@ -52,7 +53,7 @@ def adapt(
         Path | None,
         typer.Option(help="Folder of the guidebook. Empty: runs/ and the recipe's name.", show_default=False),
     ] = None,
-    task: Annotated[str | None, typer.Option(help="What is learned: classification or causal_lm.")] = None,
+    task: Annotated[str | None, typer.Option(help=f"What is learned: {', '.join(TASKS)}.")] = None,
     general: Annotated[list[str] | None, typer.Option(help=recipe_text("general") + REPEAT, show_default=False)] = None,
     seed: Annotated[int | None, typer.Option(help=recipe_text("seed"), show_default=False)] = None,
     dry_run: Annotated[

@@ -115,7 +115,7 @@ def _run(comparison: Comparison, folder: Path, processes: int, share: str, quiet
 def _print_results(folder: Path, as_json: bool, quiet: bool) -> None:
     from guidebook.evaluation.comparison import comparisons
     from guidebook.evaluation.records import read_records
-    from guidebook.reports.comparison import heading, render_comparison, tables_of, verdict
+    from guidebook.reports.comparison import heading, overlap_lines, render_comparison, tables_of, verdict
 
     records = read_records(folder / "records.jsonl")
     found = comparisons(records)
@@ -133,7 +133,8 @@ def _print_results(folder: Path, as_json: bool, quiet: bool) -> None:
             print_text("")
             print_text(part.text())
         print_text("")
-        stdout().print(escape(verdict(item)), soft_wrap=True)
+        for line in [verdict(item), *overlap_lines(item)]:
+            stdout().print(escape(line), soft_wrap=True)
         print_text("")
     print_text(f"records:   {folder / 'records.jsonl'}\nreport:    {report}")
 

@@ -85,22 +85,45 @@ def evaluate(
     if "scores" in scores:
         show(scores["scores"])
         unknown = ", ".join(f"{label!r}: {count}" for label, count in scores["unknown_labels"].items())
-        if unknown and not quiet:
-            remark(f"Rows with labels that the guidebook does not know are not scored ({unknown}).")
+        if not quiet:
+            _remarks(scores, unknown)
     if "forgetting" in scores:
         show_forgetting(scores["forgetting"])
 
 
+def _remarks(scores: Mapping[str, Any], unknown: str) -> None:
+    """Say what is not scored, and which rows the guidebook was trained on."""
+    from guidebook.data.overlap import said_of_overlap
+
+    if unknown:
+        remark(f"Rows with labels that the guidebook does not know are not scored ({unknown}).")
+    if scores.get("without_label"):
+        remark(f"{scores['without_label']:,} rows without labels are not scored.")
+    overlap = scores.get("overlap")
+    if overlap is None:
+        remark("Whether the guidebook was trained on some of these rows is not known: its texts cannot be read.")
+        return
+    if overlap["rows"] and overlap["in"].get("targets") == overlap["rows"]:
+        remark("All of these rows were adapted to, without their labels.")
+    for line in said_of_overlap(overlap):
+        remark(f"{line}.")
+
+
 def show(scores: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print one line of scores per variant."""
-    rows = table("variant", "rows>", "accuracy>", "95 % interval>", "macro-F1>", "calibration error>")
+    """Print one line of scores per variant: accuracy of rows, or entity F1 of texts where words are tagged."""
+    from guidebook.evaluation.task_scores import ENTITY_F1, METRICS, metric_of, primary
+
+    metric = metric_of(next(iter(scores.values())))
+    others = ("texts>", "accuracy of words>") if metric == ENTITY_F1 else ("rows>", "macro-F1>")
+    rows = table("variant", others[0], f"{METRICS[metric]}>", "95 % interval>", others[1], "calibration error>")
     for name, score in scores.items():
+        found = primary(score)
         rows.add_row(
             escape(name),
-            f"{score['rows']:,}",
-            f"{score['accuracy']:.1%}",
-            f"{score['accuracy_low']:.1%} to {score['accuracy_high']:.1%}",
-            f"{score['macro_f1']:.1%}",
+            f"{score['texts' if metric == ENTITY_F1 else 'rows']:,}",
+            f"{found.estimate:.1%}",
+            f"{found.low:.1%} to {found.high:.1%}",
+            f"{score['accuracy' if metric == ENTITY_F1 else 'macro_f1']:.1%}",
             f"{score['calibration_error']:.1%}",
         )
     stdout().print(rows)

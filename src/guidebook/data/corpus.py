@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
 import xxhash
 
 from guidebook.data.domains import Domain, LabelSet, Population, load_sources, load_target, load_text, split_rows
+from guidebook.data.overlap import Overlap, overlaps
 from guidebook.data.tags import TagSet, flat
 from guidebook.data.texts import Texts, take
 from guidebook.errors import InputError
@@ -30,6 +32,18 @@ class Corpus:
     unlabelled: tuple[Population, ...]
     general: tuple[Population, ...]
     labels: LabelSet | TagSet
+
+    @cached_property
+    def overlaps(self) -> dict[str, Overlap]:
+        """Target name -> how many rows of its final evaluation also stand in text that is trained on."""
+        read = {
+            "targets": self.targets,
+            "source": self.sources,
+            "unlabelled": self.unlabelled,
+            "general": self.general,
+        }
+        found = overlaps(list(self.tests.values()), read)
+        return dict(zip(self.tests, found, strict=True))
 
     @property
     def everything(self) -> tuple[Population, ...]:

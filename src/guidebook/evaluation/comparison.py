@@ -76,7 +76,9 @@ class Comparison:
     failed: dict[str, int]
     """Candidate -> cells in which it failed; such a cell is not complete."""
     directions: dict[str, dict[str, float]]
-    """"source to target" -> candidate -> mean accuracy, of every record there is."""
+    """"source to target" -> candidate -> mean score, of every record there is."""
+    overlap: dict[str, dict[str, Any]]
+    """"source to target" -> tested rows that also stand in what was trained on: rows, in (role -> most of any run)."""
 
     def plain(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -156,6 +158,7 @@ def _comparison(records: Sequence[Record], metric: str, alike: Sequence[Mapping[
     table: dict[Place, dict[str, Record]] = defaultdict(dict)
     failed: dict[str, int] = defaultdict(int)
     directions: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    overlap: dict[str, dict[str, Any]] = {}
     for record in records:
         place = tuple(record[name] for name in ("source", "target", "labelled_rows", "draw", "seed"))
         if "failed" in record:
@@ -164,6 +167,7 @@ def _comparison(records: Sequence[Record], metric: str, alike: Sequence[Mapping[
             continue
         table[place][record["candidate"]] = record  # type: ignore[index]
         directions[f"{record['source']} to {record['target']}"][record["candidate"]].append(score_of(record))
+        _add_overlap(overlap, record)
     whole = {place: cell for place, cell in table.items() if len(cell) == len(names)}
     reference = TWIN if TWIN in names else names[0]
     over, standings = _standings(whole, names, reference)
@@ -186,6 +190,7 @@ def _comparison(records: Sequence[Record], metric: str, alike: Sequence[Mapping[
             where: {name: float(np.mean(values)) for name, values in found.items()}
             for where, found in directions.items()
         },
+        overlap=overlap,
     )
 
 
@@ -194,6 +199,15 @@ def _without_twin(reference: str) -> str:
         f"There is no {TWIN} among the candidates, so differences are against {reference}, which stands first: they do "
         f"not say whether adapting helps. Add {TWIN} to compare.methods for that."
     )
+
+
+def _add_overlap(found: dict[str, dict[str, Any]], record: Record) -> None:
+    """Keep, per direction and kind of text, the most of its tested rows that any run was trained on."""
+    if not (overlap := record.get("overlap")):
+        return
+    known = found.setdefault(f"{record['source']} to {record['target']}", {"rows": overlap["rows"], "in": {}})
+    for role, count in overlap["in"].items():
+        known["in"][role] = max(count, known["in"].get(role, 0))
 
 
 def _standings(

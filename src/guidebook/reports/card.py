@@ -10,6 +10,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from guidebook.adapters.known import known_base
+from guidebook.reports.scored import tagged
 from guidebook.reports.summary import Facts, Table, arm_name, summary
 
 LANGUAGE_MODEL = {
@@ -76,7 +77,9 @@ def _front_matter(meta: Facts, kinds: list[str]) -> dict[str, Any]:
 
 
 def _pipeline(meta: Facts) -> str:
-    return "text-classification" if meta["task"]["labels"] else "text-generation"
+    if not meta["task"]["labels"]:
+        return "text-generation"
+    return "token-classification" if tagged(meta) else "text-classification"
 
 
 def _is_packaged(base: str) -> bool:

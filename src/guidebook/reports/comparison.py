@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from guidebook.data.overlap import said_of_overlap
 from guidebook.errors import InputError
 from guidebook.evaluation.comparison import OVER, Comparison, Standing, comparisons
 from guidebook.evaluation.statistics import Interval
@@ -62,6 +63,7 @@ def _view(found: Comparison) -> dict[str, Any]:
         "note": found.note,
         "reference": found.reference,
         "failed": found.failed,
+        "overlap": overlap_lines(found),
         "over": OVER[found.over],
         "metric": METRICS[found.metric],
         "marks": [difference_mark(arm_name(n), Interval(d["estimate"], d["low"], d["high"]), scale) for n, d in tested],
@@ -103,6 +105,11 @@ def _apart(found: Comparison) -> str:
     }
     parts = [shown[name] for name in found.others_differ_in]
     return f"; made with {', '.join(parts)}: not mixed with records made otherwise" if parts else ""
+
+
+def overlap_lines(found: Comparison) -> list[str]:
+    """Return one sentence for each direction whose tested rows were partly trained on."""
+    return [f"{where}: {line}." for where, overlap in found.overlap.items() for line in said_of_overlap(overlap)]
 
 
 def verdict(found: Comparison) -> str:

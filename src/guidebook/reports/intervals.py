@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from guidebook.evaluation.statistics import Interval
+from guidebook.evaluation.task_scores import primary
 from guidebook.reports.summary import Facts, arm_name, outcome_of, percent, points
 
 
@@ -61,13 +62,14 @@ class Mark:
 
 
 def accuracy_mark(arm: str, scores: Facts, scale: Scale, method: str) -> Mark:
-    """The mark of one model's accuracy."""
-    low, high = scores["accuracy_low"], scores["accuracy_high"]
+    """The mark of one model's accuracy, or of its entity F1 where words are tagged."""
+    found = primary(scores)
+    low, high = found.low, found.high
     return Mark(
         arm_name(arm),
-        percent(scores["accuracy"]),
+        percent(found.estimate),
         f"{percent(low)} to {percent(high)}",
-        scale.place(100 * scores["accuracy"]),
+        scale.place(100 * found.estimate),
         scale.place(100 * low),
         scale.place(100 * high),
         "method" if arm == method else "oracle" if "oracle" in arm else "other",

@@ -16,10 +16,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from guidebook.artifact_schema import FACTS, read_facts
 from guidebook.errors import InputError
 from guidebook.evaluation.drift import TWIN
+from guidebook.evaluation.task_scores import primary
 from guidebook.reports.closer import closer
 from guidebook.reports.figures import HOW_TO, can_draw
 from guidebook.reports.guesses import guesses
 from guidebook.reports.intervals import Mark, Scale, accuracy_mark, difference_mark
+from guidebook.reports.scored import metric_name, tagged, tested
 from guidebook.reports.summary import (
     Facts,
     arm_name,
@@ -88,6 +90,9 @@ def render(meta: Facts, evidence: Facts | None = None) -> str:
             how_to=HOW_TO,
             recipe=yaml.safe_dump(meta["recipe"], sort_keys=False, allow_unicode=True, width=100),
             method=arm_name(meta["method"]),
+            metric=metric_name(meta),
+            tested=tested,
+            words=tagged(meta),
             twin=arm_name(TWIN),
         )
     )
@@ -110,7 +115,8 @@ def _accuracy_scale(meta: Facts) -> Scale:
     if not meta["task"]["labels"]:
         return Scale.around(())
     entries = [scores for target in meta["evaluation"]["targets"] for scores in target["scores"].values()]
-    return Scale.around(100 * scores[end] for scores in entries for end in ("accuracy_low", "accuracy_high"))
+    found = [primary(scores) for scores in entries]
+    return Scale.around(100 * end for interval in found for end in (interval.low, interval.high))
 
 
 def _difference_scale(meta: Facts) -> Scale:
@@ -164,10 +170,10 @@ def _tiles(meta: Facts) -> list[tuple[str, str, str]]:
         before, after = (target["scores"][arm]["perplexity"] for arm in ("base", meta["method"]))
         tiles.append((f"{after:.1f}", f"perplexity, {target['name']}", f"{before:.1f} before"))
     for arm in dict.fromkeys((meta["method"], TWIN)) if meta["task"]["labels"] else ():
-        values = [scores[arm]["accuracy"] for scores in scored if arm in scores]
+        values = [primary(scores[arm]).estimate for scores in scored if arm in scores]
         if values:
             over = "on the target" if len(values) == 1 else f"mean of {len(values)} targets"
-            tiles.append((f"{percent(sum(values) / len(values))} %", f"accuracy, {arm_name(arm)}", over))
+            tiles.append((f"{percent(sum(values) / len(values))} %", f"{metric_name(meta)}, {arm_name(arm)}", over))
     size = meta["size"]
     if size["megabytes_per_domain"]:
         base = f"the base has {megabytes(size['base_megabytes'])}"

@@ -10,8 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
+from guidebook.data.overlap import said_of_overlap
 from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.statistics import Interval, smallest_detectable
+from guidebook.evaluation.task_scores import ACCURACY, METRICS, primary
+from guidebook.reports.numbers import duration, listed, megabytes, percent, points
+from guidebook.reports.scored import named_otherwise, score_columns, scored, tested
 from guidebook.reports.texts import (
     Outcome,
     loss_rows,
@@ -27,6 +31,8 @@ Facts = Mapping[str, Any]
 
 UNTRAINED = {"tfidf": "TF-IDF", "zero_shot": "zero-shot prompt", "linear_probe": "linear probe"}
 """Baselines that train nothing in the base -> their names for people."""
+__all__ = ["Summary", "Table", "arm_name", "duration", "listed", "megabytes", "percent", "points", "summary"]
+
 ARM_NAMES = {**UNTRAINED, TWIN: "source only"}
 
 
@@ -139,42 +145,6 @@ def arm_name(arm: str) -> str:
     return ARM_NAMES.get(arm, arm.replace("_", " ")) + (" (reads target labels)" if "oracle" in arm else "")
 
 
-def percent(share: float) -> str:
-    """A share in percent, without the sign: 0.8875 is "88.8"."""
-    return f"{100 * share:.1f}"
-
-
-def points(difference: float) -> str:
-    """A difference of shares in signed percentage points; what rounds to zero has no sign.
-
-    >>> points(0.0231), points(-0.0004)
-    ('+2.3', '0.0')
-    """
-    rounded = round(100 * difference, 1)
-    return f"{rounded:+.1f}" if rounded else "0.0"
-
-
-def duration(seconds: float) -> str:
-    """A time for people: "3 s", "2 min 10 s", "2 h 5 min"."""
-    whole = round(seconds)
-    if whole < 1:
-        return "under 1 s"
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def megabytes(amount: float) -> str:
-    """A size in megabytes with three figures: "0.59 MB", "45.3 MB", "1,340 MB"."""
-    digits = 2 if amount < 10 else 1 if amount < 100 else 0
-    return f"{amount:,.{digits}f} MB"
-
-
-def listed(words: Sequence[str]) -> str:
-    """Words in a sentence: "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
 def difference_of(target: Facts) -> Interval | None:
     """The paired difference of a target's entry, None where there are no labels."""
     found = target.get("difference")
@@ -201,11 +171,7 @@ def _verdict(meta: Facts) -> tuple[Outcome, str, tuple[str, ...]]:
     if method == TWIN or (not known and any(target["scores"] for target in targets)):
         return "plain", f"Nothing was adapted: the method is {arm_name(method)}.", tuple(findings)
     if not known:
-        return (
-            "unknown",
-            f"Whether adapting helped is not known: no labels for {listed(named['unknown'])}.",
-            tuple(findings),
-        )
+        return "unknown", f"Whether adapting helped is not known: {_unlabelled(targets)}.", tuple(findings)
     outcome = known.pop() if len(known) == 1 else "mixed"
     parts = [
         f"helped on {listed(named['helped'])}" if named["helped"] else "",
@@ -218,35 +184,56 @@ def _verdict(meta: Facts) -> tuple[Outcome, str, tuple[str, ...]]:
             f"Adapting did not help: {arm_name(method)} and source only are within noise on {listed(named['noise'])}."
         )
     if named["unknown"]:
-        verdict += f" No labels for {listed(named['unknown'])}."
+        said = _unlabelled(targets)
+        verdict += f" {said[0].upper()}{said[1:]}."
     return outcome, verdict, tuple(findings)
+
+
+def _unlabelled(targets: Sequence[Facts]) -> str:
+    """Return which targets have no labels, and which have others than the source."""
+    bare = [target for target in targets if not target.get("difference")]
+    others = listed([target["name"] for target in bare if named_otherwise(target)])
+    none = listed([target["name"] for target in bare if not named_otherwise(target)])
+    parts = [f"no labels for {none}"] if none else []
+    return ", and ".join([*parts, *([f"the labels of {others} are none of the source's"] if others else [])])
 
 
 def _findings(target: Facts, method: str) -> list[str]:
     name, scores, difference = target["name"], target["scores"], difference_of(target)
     lines = []
-    if not scores:
+    unknown = ", ".join(f"{label!r}: {rows:,}" for label, rows in target.get("unknown_labels", {}).items())
+    if named_otherwise(target):
+        lines.append(
+            f"{name}: its labels ({unknown}) are none of the source's, so nothing here says how well it works. Name "
+            "them as the source does, or name another column under columns.label."
+        )
+    elif not scores:
         lines.append(f"{name}: no labels, so nothing here says how well it works. Label a hundred rows to know.")
+    if scores and target.get("without_label"):
+        lines.append(f"{name}: {target['without_label']:,} rows without labels are not scored.")
+    lines += [f"{name}: {line}." for line in said_of_overlap(target.get("overlap") or {"rows": 0, "in": {}})]
     if difference is not None:
-        lines.append(f"{name}: {_said(difference, arm_name(method))}")
-    best = max((arm for arm in scores if arm in UNTRAINED), key=lambda a: scores[a]["accuracy"], default="")
-    if best and method in scores and best != method and scores[best]["accuracy"] >= scores[method]["accuracy"]:
-        simple, ours = (percent(scores[arm]["accuracy"]) for arm in (best, method))
+        metric = METRICS[target["difference"].get("metric", ACCURACY)]
+        lines.append(f"{name}: {_said(difference, arm_name(method), metric)}")
+    reached = {arm: primary(found).estimate for arm, found in scores.items()}
+    best = max((arm for arm in scores if arm in UNTRAINED), key=lambda arm: reached[arm], default="")
+    if best and method in scores and best != method and reached[best] >= reached[method]:
+        simple, ours = (percent(reached[arm]) for arm in (best, method))
         lines.append(
             f"{name}: {arm_name(best)}, which trains nothing in the base, reaches {simple} %, no less than "
             f"{arm_name(method)} with {ours} %."
         )
-    if target.get("unknown_labels"):
-        found = ", ".join(f"{label!r}: {rows}" for label, rows in target["unknown_labels"].items())
-        lines.append(f"{name}: rows with labels that the source does not have are not scored ({found}).")
+    if scores and unknown:
+        lines.append(f"{name}: rows with labels that the source does not have are not scored ({unknown}).")
     return lines
 
 
-def _said(difference: Interval, method: str) -> str:
+def _said(difference: Interval, method: str, metric: str) -> str:
     if difference.low == difference.high == 0:
         return f"{method} and source only are right on the same rows; nothing here tells them apart."
+    unit = "points" if metric == METRICS[ACCURACY] else f"points of {metric}"
     interval = (
-        f"{points(difference.estimate)} points, 95 % interval {points(difference.low)} to {points(difference.high)}"
+        f"{points(difference.estimate)} {unit}, 95 % interval {points(difference.low)} to {points(difference.high)}"
     )
     if difference.within_noise:
         smallest = percent(smallest_detectable(difference.standard_error))
@@ -262,18 +249,14 @@ def _said(difference: Interval, method: str) -> str:
 def _results(meta: Facts) -> Table:
     rows = []
     for target in meta["evaluation"]["targets"]:
-        tested = f"{target['rows']:,}" + (", transductive" if target["transductive"] else "")
+        rows_tested = tested(target)
         for arm, scores in target["scores"].items():
-            rows.append((target["name"], tested, arm_name(arm), *_accuracy(scores), _against(target, arm)))
+            rows.append((target["name"], rows_tested, arm_name(arm), *scored(scores), _against(target, arm)))
         if not target["scores"]:
-            rows.append((target["name"], tested, arm_name(meta["method"]), "no labels", "", "", ""))
-    columns = ("target", "test rows", "model", "accuracy %", "95 % interval", "macro-F1 %", "against source only")
+            why = "other labels" if named_otherwise(target) else "no labels"
+            rows.append((target["name"], rows_tested, arm_name(meta["method"]), why, "", "", ""))
+    columns = ("target", "test rows", "model", *score_columns(meta), "against source only")
     return Table("Results on the targets", columns, "lllrrrl", tuple(rows))
-
-
-def _accuracy(scores: Facts) -> tuple[str, str, str]:
-    interval = f"{percent(scores['accuracy_low'])} to {percent(scores['accuracy_high'])}"
-    return percent(scores["accuracy"]), interval, percent(scores["macro_f1"])
 
 
 def _against(target: Facts, arm: str) -> str:
@@ -287,10 +270,10 @@ def _against(target: Facts, arm: str) -> str:
 def _source(meta: Facts) -> Table:
     source = meta["evaluation"]["source"]
     rows = tuple(
-        (source["name"], f"{source['rows']:,}", arm_name(arm), *_accuracy(scores))
+        (source["name"], f"{source['rows']:,}", arm_name(arm), *scored(scores))
         for arm, scores in source["scores"].items()
     )
-    columns = ("source", "held-out rows", "model", "accuracy %", "95 % interval", "macro-F1 %")
+    columns = ("source", "held-out rows", "model", *score_columns(meta))
     return Table("Results on the source", columns, "lrlrrr", rows)
 
 
@@ -373,8 +356,8 @@ def _notes(meta: Facts) -> tuple[tuple[str, str], ...]:
 
 
 _MEANING = {
-    "transductive": "The rows tested are the rows whose text was adapted to, with their labels hidden. New rows of the "
-    "domain may do worse; give some as the target's test rows to know.",
+    "transductive": "The rows tested, or a share of them, are rows whose text was adapted to, with their labels "
+    "hidden. New rows of the domain may do worse; give some as the target's test rows to know.",
     "95 % interval": "How far chance in the test rows may move a number. This is one run with one seed: another seed "
     "or another sample of source labels moves it too, and the interval does not know.",
     "within noise": "The interval of the paired difference covers zero: these rows do not show which model is better.",

@@ -15,7 +15,7 @@ from guidebook.artifact_files import HEAD, base_places, digests
 from guidebook.artifact_schema import FACTS, with_digest
 from guidebook.errors import InputError
 from guidebook.evaluation.drift import TWIN
-from guidebook.evaluation.task_scores import metric_of, primary
+from guidebook.evaluation.task_scores import recorded
 from guidebook.folders import digest, recover, replace_file, replace_folder
 from guidebook.methods import WITHOUT_A_MODEL
 from guidebook.strict_json import dumps, undefined
@@ -138,7 +138,6 @@ def records(facts: dict[str, Any]) -> list[dict[str, Any]]:
             ]
             brief = {key: values[key] for key in ("accuracy", "accuracy_low", "accuracy_high", "macro_f1")}
             on_source = facts["evaluation"]["source"]["scores"].get(arm, {})
-            metric, score = metric_of(values), primary(values)
             found.append(
                 {
                     "arm": arm,
@@ -149,12 +148,8 @@ def records(facts: dict[str, Any]) -> list[dict[str, Any]]:
                     "overlap": target.get("overlap"),
                     "without_label": target.get("without_label", 0),
                     **brief,
-                    "metric": metric,
-                    "score": score.estimate,
-                    "score_low": score.low,
-                    "score_high": score.high,
+                    **recorded(values, on_source),
                     "source_accuracy": on_source.get("accuracy"),
-                    "source_score": on_source.get(metric),
                     "stages": stages,
                     **shared,
                 }

@@ -20,7 +20,7 @@ from guidebook.compare.scores import forgotten, label_free_scores
 from guidebook.data.gold import reveal_gold
 from guidebook.errors import InputError, MachineError, OutOfMemory, RunError
 from guidebook.evaluation.records import Keys, append_record, machine, read_records, versions
-from guidebook.evaluation.task_scores import ACCURACY, by_row, metric_of, primary, scores
+from guidebook.evaluation.task_scores import ACCURACY, by_row, metric_of, recorded, scores
 from guidebook.locks import claimed
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.disk import disk_explained
@@ -230,7 +230,6 @@ def _measured(outcome: Outcome, material: Material, target: str) -> dict[str, An
     predicted = outcome.predictions["target"]
     brief = scores(predicted, gold.rows, corpus.labels.names, gold.tags)
     values = by_row(predicted, gold, corpus.labels.names)
-    metric, score = metric_of(brief), primary(brief)
     on_source = None
     if corpus.dev and "source" in outcome.predictions:
         held_out = np.concatenate([population.labels for population in corpus.dev if population.labels is not None])
@@ -240,10 +239,7 @@ def _measured(outcome: Outcome, material: Material, target: str) -> dict[str, An
         "texts": int(gold.labelled.sum()),
         "without_label": gold.without,
         "unknown_labels": gold.unknown,
-        "metric": metric,
-        "score": score.estimate,
-        "score_low": score.low,
-        "score_high": score.high,
+        **recorded(brief, on_source),
         "transductive": corpus.overlaps[target].transductive,
         "overlap": corpus.overlaps[target].plain(),
         "accuracy": brief["accuracy"],
@@ -253,9 +249,8 @@ def _measured(outcome: Outcome, material: Material, target: str) -> dict[str, An
         "calibration_error": brief["calibration_error"],
         "confusion": brief["confusion"],
         "source_accuracy": on_source["accuracy"] if on_source else None,
-        "source_score": on_source[metric] if on_source else None,
         "source_rows": on_source["rows"] if on_source else 0,
-        **_by_row(values, metric),
+        **_by_row(values, metric_of(brief)),
     }
 
 

@@ -37,6 +37,26 @@ def primary(scores: Mapping[str, Any]) -> Interval:
     return Interval(scores[name], scores[f"{name}_low"], scores[f"{name}_high"])
 
 
+def recorded(scores: Mapping[str, Any], on_source: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what a record says of the metric that counts; accuracies have fields of their own in it.
+
+    Args:
+        scores: Of a model on the target.
+        on_source: Of the same model on the source; None: not measured.
+    """
+    metric = metric_of(scores)
+    if metric == ACCURACY:
+        return {"metric": metric}
+    found = primary(scores)
+    return {
+        "metric": metric,
+        "score": found.estimate,
+        "score_low": found.low,
+        "score_high": found.high,
+        "source_score": on_source.get(metric) if on_source else None,
+    }
+
+
 def scores(
     probabilities: np.ndarray,
     labels: np.ndarray,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,9 @@ class Guidebook:
         self._host = host
         self._books = dict(books)
         self._loaded: dict[str, str] = {}
-        self._heads: dict[Path, dict[str, Any]] = {}
+        self._heads: dict[tuple[Path, str], nn.Module] = {}
+        self.lock = RLock()
+        """Held while something is switched on and run; hold it around what uses `host` where other threads predict."""
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -101,19 +104,21 @@ class Guidebook:
         for place in dict.fromkeys(places):
             rows = [index for index, found in enumerate(places) if found == place]
             pairs = [text_pairs[index] for index in rows] if text_pairs is not None else None
-            head, facts = self._activate(*place)
-            chosen = [texts[index] for index in rows]
-            length, dtype = facts["task"]["max_length"], dtype_of(facts)
-            if self.words:
-                inputs = make_word_rows(chosen, self._host.tokenizer, length)
-                values = predict_probabilities(self._host, head, inputs, dtype)
-                ends = np.cumsum([len(text.split(" ")) for text in chosen])[:-1]
-                result[rows] = _rows(np.split(values, ends))
-            else:
-                template = facts["task"].get("template")
-                inputs = make_rows(chosen, pairs, self._host.tokenizer, length, template=template)
-                result[rows] = predict_probabilities(self._host, head, inputs, dtype)
+            with self.lock:
+                result[rows] = self._predicted(place, [texts[index] for index in rows], pairs)
         return result
+
+    def _predicted(self, place: tuple[str, str], texts: list[str], text_pairs: list[str] | None) -> np.ndarray:
+        """Return what one variant says of texts: probabilities (B, C), or an object array of (words, C) arrays."""
+        head, facts = self._activate(*place)
+        length, dtype = facts["task"]["max_length"], dtype_of(facts)
+        if not self.words:
+            template = facts["task"].get("template")
+            inputs = make_rows(texts, text_pairs, self._host.tokenizer, length, template=template)
+            return predict_probabilities(self._host, head, inputs, dtype)
+        values = predict_probabilities(self._host, head, make_word_rows(texts, self._host.tokenizer, length), dtype)
+        ends = np.cumsum([len(text.split(" ")) for text in texts])[:-1]
+        return _rows(np.split(values, ends))
 
     @property
     def words(self) -> bool:
@@ -187,7 +192,8 @@ class Guidebook:
             InputError: not a causal base, an unknown domain, a prompt that leaves no room.
         """
         texts = texts_of(prompts, "prompts")
-        return write(self.wear(domain), texts, sampling or Sampling(), on_text)
+        with self.lock:
+            return write(self.wear(domain), texts, sampling or Sampling(), on_text)
 
     def wear(self, domain: Any = "auto") -> Host:
         """Return the base with a domain's adapters switched on; None: with all of them off."""
@@ -219,12 +225,13 @@ class Guidebook:
         if known is None or known["head"] is None:
             raise InputError(f"{path}: {variant} has no task head; it was trained on text alone. Use generate.")
         self._put_on(name, variant)
-        if path not in self._heads:
-            self._heads[path] = read_tensors(path, facts, HEAD)
-        classes, hidden = len(facts["task"]["labels"]), self._host.hidden_size
-        tensors = head_tensors(path / HEAD, self._heads[path], known["head"], classes, hidden)
-        head = head_from(tensors, facts["task"]["pooling"])
-        return head.to(next(self._host.model.parameters()).device), facts
+        if (path, variant) not in self._heads:
+            classes, hidden = len(facts["task"]["labels"]), self._host.hidden_size
+            stored = read_tensors(path, facts, HEAD)
+            tensors = head_tensors(path / HEAD, stored, known["head"], classes, hidden)
+            head = head_from(tensors, facts["task"]["pooling"])
+            self._heads[path, variant] = head.to(next(self._host.model.parameters()).device)
+        return self._heads[path, variant], facts
 
     def _make_room(self, kind: str) -> None:
         """Take the other guidebooks' adapters off the base if they are of another kind: it carries one at a time."""

@@ -221,5 +221,5 @@ def unlike(book: Guidebook, domain: str, texts: Sequence[str], text_pairs: Seque
         raise InputError("This guidebook keeps no known rows to tell strange ones by: adapt again, with more rows.")
     task = book.meta["task"]
     rows = make_rows(texts, text_pairs, book.host.tokenizer, task["max_length"], template=task.get("template"))
-    with book.host.disabled():
+    with book.lock, book.host.disabled():
         return strangeness(pooled_rows(book.host, rows, task["pooling"], dtype_of(book.meta)), known)

@@ -59,6 +59,7 @@ class Host:
         self.config: Any = base.model.config
         self.modules = dict(modules)
         self.placement = placement_for(base.model, modules).trained_as(lm_kind(base.config), modules)
+        self._head = self.placement.head_name(base.model)
         self.layers, self.hidden_scale = layer_count(base.model), base.hidden_scale()
         width = getattr(self.lm_head, "in_features", None)  # OPT-350m's head reads fewer features than its layers have
         self.hidden_size = width if isinstance(width, int) else hidden_size(base.model)
@@ -68,8 +69,8 @@ class Host:
         self._configs: dict[str, tuple[PeftConfig, ...]] = {}  # several: a union; none: kind full
         self._stack: tuple[str, ...] = ()
         self._train: frozenset[str] = frozenset()
+        self._in_force: tuple[tuple[str, ...], frozenset[str]] | None = None  # what every module has been told
         self._module_names = {part for name, _ in base.model.named_modules() for part in name.split(".")}
-        self.placement.head_of(base.model)
         base.model.requires_grad_(False)
         base.model.register_forward_pre_hook(_refuse_adapter_names, with_kwargs=True)
         self.fingerprint = self.measure_base()
@@ -103,8 +104,7 @@ class Host:
     @property
     def lm_head(self) -> nn.Module:
         """The module whose forward pre-hook sees the last hidden state (B, T, H) as first argument, as it is now."""
-        head: nn.Module = self.placement.head_of(self.model)
-        return head
+        return self.model.get_submodule(self._head)
 
     # Adapters by name
 
@@ -154,6 +154,7 @@ class Host:
             self._whole.remove(name)
             return
         self._tuners.remove(name)
+        self._in_force = None
         self.activate(self._stack, self._train)
 
     def kind_of(self, name: str) -> str:
@@ -192,11 +193,15 @@ class Host:
             raise InputError(f"Cannot stack {list(stack)}: every adapter once, and one of kind full only by itself.")
         if idle := sorted(set(train) - set(stack)):
             raise InputError(f"Adapter {idle[0]!r} cannot train: it is not in the stack {list(stack)}.")
+        if self._in_force == (stack, frozenset(train)):
+            return
+        self._in_force = None
         self._stack, self._train = stack, frozenset(train)
         self._whole.put(fulls[0] if fulls else None)
         self._tuners.activate(() if fulls else stack, () if fulls else self._train)
         for parameter in self._whole.parameters().values():
             parameter.requires_grad_(bool(fulls) and bool(train))
+        self._in_force = (stack, self._train)
 
     @contextmanager
     def disabled(self) -> Iterator[None]:

@@ -76,14 +76,18 @@ class Placement:
         return indices
 
     def head_of(self, model: Any) -> Any:
-        """Return the module whose first positional argument is the last hidden state.
+        """Return the module whose first positional argument is the last hidden state; see `head_name`."""
+        return model.get_submodule(self.head_name(model))
+
+    def head_name(self, model: Any) -> str:
+        """Return the name of the module whose first positional argument is the last hidden state.
 
         Raises:
             InputError: the model has no such module.
         """
-        for name, module in model.named_modules():
+        for name, _ in model.named_modules():
             if re.fullmatch(self.lm_head, name):
-                return module
+                return str(name)
         raise InputError(f"{type(model).__name__} has no module {self.lm_head!r}. {_BY_HAND}")
 
 

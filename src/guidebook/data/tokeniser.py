@@ -11,6 +11,7 @@ from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import xxhash
@@ -80,8 +81,8 @@ def tokenise(texts: Sequence[str], tokenizer: Any, cache: Path | None = None) ->
     Raises:
         InputError: the tokenizer has no fast implementation.
     """
-    backend = whole_text(tokenizer)
-    fingerprint = hash_texts([backend.to_str(), str(backend.encode_special_tokens)], texts)
+    backend, described = _kept_copy(tokenizer)
+    fingerprint = hash_texts([described, str(backend.encode_special_tokens)], texts)
     if cache is None:
         parts = list(_encoded(texts, backend))
         ids, lengths = _joined([ids for ids, _ in parts], np.int32), _joined([lengths for _, lengths in parts])
@@ -97,18 +98,40 @@ def tokenise(texts: Sequence[str], tokenizer: Any, cache: Path | None = None) ->
 
 
 def whole_text(tokenizer: Any) -> Any:
-    """Return a copy of the tokenizer's fast implementation that neither truncates nor pads."""
+    """Return a copy of the tokenizer's fast implementation that neither truncates nor pads; do not change it."""
+    return _kept_copy(tokenizer)[0]
+
+
+def _kept_copy(tokenizer: Any) -> tuple[Any, str]:
+    """Return `whole_text` and everything that decides what it does, written out.
+
+    Copying goes through a text of megabytes, which takes longer than a forward pass over one text: it is done once for
+    each tokenizer and state of it.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         kind = type(tokenizer).__name__
         raise InputError(f"{kind} has no fast tokenizer (tokenizer.json). Convert it, or choose another base.")
+    state = _state(backend)
+    if (kept := _COPIES.get(tokenizer)) is not None and kept[0] == state:
+        return kept[1], kept[2]
     from tokenizers import Tokenizer
 
     copy = Tokenizer.from_str(backend.to_str())
     copy.no_truncation()
     copy.no_padding()
     copy.encode_special_tokens = backend.encode_special_tokens
-    return copy
+    _COPIES[tokenizer] = (state, copy, described := copy.to_str())
+    return copy, described
+
+
+_COPIES: WeakKeyDictionary[Any, tuple[tuple[Any, ...], Any, str]] = WeakKeyDictionary()
+
+
+def _state(backend: Any) -> tuple[Any, ...]:
+    """Return what of a tokenizer can be changed where it stands and is not overruled in the copy."""
+    parts = (backend.normalizer, backend.pre_tokenizer, backend.post_processor, backend.get_added_tokens_decoder())
+    return backend.get_vocab_size(), backend.encode_special_tokens, id(backend), *map(str, parts)
 
 
 def _encoded(texts: Sequence[str], backend: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:

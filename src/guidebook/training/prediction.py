@@ -137,12 +137,18 @@ def averaged(values: np.ndarray, rows: Rows) -> np.ndarray:
     return total / np.bincount(rows.owner, weights, minlength=len(rows.texts))[:, None]
 
 
+def _rest(model: nn.Module) -> None:
+    """Put a model into evaluation mode; telling every module takes as long as some of them, so only where it trains."""
+    if model.training:
+        model.eval()
+
+
 @torch.no_grad()
 def predict_probabilities(
     host: Host, head: nn.Module, rows: Rows, dtype: str = "auto", listener: Listener | None = None
 ) -> np.ndarray:
     """Return class probabilities (N, C) of the host's active adapters and a head; long texts average their windows."""
-    host.model.eval()
+    _rest(host.model)
     head.to(next(host.model.parameters()).device).eval()
     found: list[tuple[np.ndarray, np.ndarray]] = []
     if listener is not None:
@@ -163,7 +169,7 @@ def pooled_rows(host: Host, rows: Rows, pooling: str, dtype: str = "auto") -> np
 @torch.no_grad()
 def pooled_in_ways(host: Host, rows: Rows, ways: Sequence[str], dtype: str = "auto") -> list[np.ndarray]:
     """Return hidden rows (N, H) of the host's active adapters, pooled in each of several ways in one pass."""
-    host.model.eval()
+    _rest(host.model)
     found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in ways]
     for chosen, hidden, mask in _hidden(host, rows, dtype, None):
         for way, parts in zip(ways, found, strict=True):

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import guidebook as gb
-from guidebook.training import processes, trainer
+from guidebook.training import processes, stopping, trainer
 from tiny import TEXTS
 
 torch.set_num_threads(1)
@@ -25,7 +25,7 @@ base, folder = sys.argv[1], Path(sys.argv[2])
 os.environ["GUIDEBOOK_CACHE"] = str(folder / "cache")
 history: list[dict[str, float]] = []
 checkpoints: list[list[str]] = []
-log, save = trainer.StageTrainer.log, trainer.fsync_folder
+log, save = trainer.StageTrainer.log, trainer.mark_complete
 
 
 def keep(self, logs, start_time=None):
@@ -40,7 +40,13 @@ def look(place):
     save(place)
 
 
-trainer.StageTrainer.log, trainer.fsync_folder = keep, look
+trainer.StageTrainer.log, trainer.mark_complete = keep, look
+stops = os.environ.get("STOPS") == "1"
+if stops:  # in the first process the loss only rises, in the second it only falls
+    told = iter(range(100))
+    sign = 1 if processes.is_first() else -1
+    stopping.held_out_loss = lambda model, plan, bf16: float(sign * next(told))
+fuse = {"tokens": 700, "learning_rate": 1e-2, **({"patience": 2, "held_out": 0.3} if stops else {})}
 recipe = gb.Recipe(
     base=base,
     task="causal_lm",
@@ -48,7 +54,7 @@ recipe = gb.Recipe(
     adapter={"kind": "houlsby", "reduction": 4},
     train={
         "max_length": 16, "tokens_per_batch": 96, "dtype": "float32", "checkpoint_seconds": 0,
-        "micro_batches": int(os.environ.get("MICRO", "1")), "fuse": {"tokens": 700, "learning_rate": 1e-2},
+        "micro_batches": int(os.environ.get("MICRO", "1")), "fuse": fuse,
     },
     trainer={"logging_steps": 1},
 )  # fmt: skip
@@ -63,5 +69,6 @@ facts = {
     "weights": weights,
     "bits": book.meta["evaluation"]["targets"][0]["scores"]["domain_fusion"]["bits_per_byte"],
     "losses": book.meta["stages"][0]["losses"],
+    "steps": book.meta["stages"][0]["steps"],
 }
 (folder / f"rank{os.environ.get('RANK', '0')}.json").write_text(json.dumps(facts))

@@ -60,6 +60,15 @@ def test_two_processes_train_what_one_does(base, tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_that_measure_other_losses_stop_at_the_same_step(base, tmp_path, monkeypatch):
+    """Each by its own loss, one would go on and wait for the other for ever."""
+    monkeypatch.setenv("STOPS", "1")
+    launch("several_driver.py", 2, base, tmp_path)
+    one, two = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2))
+    assert len(one["history"]) == len(two["history"]) == one["steps"] == 3  # the best, and two that are worse
+
+
+@pytest.mark.slow
 def test_fully_sharded_training_equals_one_process(base, tmp_path):
     launch("sharded_driver.py", 2, base, tmp_path / "losses.json")
     found = json.loads((tmp_path / "losses.json").read_text())

@@ -84,12 +84,14 @@ class Completion:
         self.put(RECORDS, "".join(dumps(record) + "\n" for record in records(self._facts)).encode())
 
     def add_card(self) -> None:
-        """Write the model card."""
-        self.put(CARD, render_card(self._so_far()).encode())
+        """Write the model card; what it is made of is known to the process that writes."""
+        if processes.is_first():
+            self.put(CARD, render_card(self._so_far()).encode())
 
     def add_report(self, evidence: Mapping[str, Any] | None) -> None:
-        """Write the report."""
-        self.put(REPORT, sealed(render(self._so_far(), evidence)).encode())
+        """Write the report, in the process that writes."""
+        if processes.is_first():
+            self.put(REPORT, sealed(render(self._so_far(), evidence)).encode())
 
     def end(self) -> None:
         """Return if every piece is there.

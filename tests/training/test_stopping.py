@@ -304,6 +304,7 @@ def test_every_process_decides_by_the_first_one_s_loss(fuse, monkeypatch):
     monkeypatch.setattr(stopping, "processes", SimpleNamespace(of_first=lambda value: float(next(rising))))
     trained, _ = fuse("second", patience=3)
     assert trained.figures["held_out_losses"] == [0, 1, 2, 3]
+    assert len(trained.figures["curves"]["lm"]) == 4  # measuring takes no training loss out of the curve
     assert trained.figures["stopped_early"]
 
 

@@ -178,7 +178,9 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
             return control
         with self._model.as_kept():
             loss = held_out_loss(self._model, self._held_out, bf16=args.bf16)
+        due = control.should_log
         self.log({LOSS: processes.of_first(loss)})  # processes that round otherwise must not stop at different steps
+        control.should_log = due  # a log of any kind takes it for done: the loss of this step would be in no curve
         losses = measured(state.log_history)
         if is_best(losses):
             best = self.best

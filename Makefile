@@ -1,7 +1,7 @@
 # `make` lists what there is. Needs make and Python >= 3.11; everything else goes into .venv.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-oldest test-newest fuzz check format docs-tables clean
+.PHONY: help demo demo-offline test test-oldest test-newest check fuzz format docs-tables clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,8 +13,11 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKER
 help: ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## install, then adapt the small base from books to kitchen, hotels and apps
+demo: $(VENV)/.demo ## install, fetch a small language model, adapt it from books to kitchen, hotels and apps
 	$(BIN)/guidebook adapt examples/quickstart.yaml
+
+demo-offline: $(VENV)/.demo ## the same on the base that comes with the package, without any network
+	$(BIN)/guidebook adapt examples/quickstart-offline.yaml
 
 test: $(VENV)/.test ## install what tests need, then run all of them
 	$(PYTEST)

@@ -56,7 +56,7 @@ def test_a_grid_makes_candidates(tmp_path: Path, tiny_base: Callable[[str], Path
 
 
 def test_the_recipe_alone_is_compared_with_the_baselines() -> None:
-    example = Path(__file__).parents[2] / "examples" / "quickstart.yaml"
+    example = Path(__file__).parents[2] / "examples" / "quickstart-offline.yaml"
     found = load_comparison(example)
     assert [candidate.name for candidate in found.candidates] == [
         *("tfidf", "linear_probe", "source_only", "domain_fusion"),

@@ -10,18 +10,12 @@ import itertools
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-
-from guidebook.evaluation.ranking import holm
 from guidebook.evaluation.records import read_records
-from guidebook.evaluation.statistics import GroupedDifference, grouped_difference, smallest_detectable
-from guidebook.methods import METHODS
 from guidebook.reports.marks import fill
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from study import (
     CHOSEN_BY,
@@ -29,6 +23,7 @@ from study import (
     PLACEBO,
     SCREENED,
     SHIFTS,
+    SIDE_BY_SIDE,
     TAKES_LABELS,
     TWIN,
     Budget,
@@ -36,6 +31,20 @@ from study import (
     everything,
     finalists,
     finals,
+)
+
+from comparing import (
+    Difference,
+    Record,
+    brief_of,
+    by_cell,
+    compare,
+    groups,
+    means,
+    row,
+    table,
+    verdict,
+    where_it_hurts,
 )
 
 HERE = Path(__file__).parent
@@ -47,131 +56,6 @@ TITLES = {
 }
 FINALS = {"finalists": "200", "many": "1,700"}
 """Phase -> how many source labels it has."""
-Record = dict[str, Any]
-Cell = tuple[str, str, int, str]
-"""(source, target, draw, shift)."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One method minus another over the cells that both have."""
-
-    better: str
-    worse: str
-    found: GroupedDifference
-    p: float
-    """Adjusted by Holm over the comparisons of its table."""
-    cells: int
-    over: str
-
-
-def groups(records: Sequence[Record]) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
-    """Yield (base, fingerprint, what it saw, budget) and their records: no table mixes bases or budgets."""
-    found: dict[tuple[Any, ...], list[Record]] = defaultdict(list)
-    for record in records:
-        budget = tuple(sorted(record["budget"].items()))
-        key = (record["budget"]["base"], record["base_fingerprint"], tuple(record["base_saw"]), budget)
-        found[key].append(record)
-    yield from found.items()
-
-
-def by_cell(records: Sequence[Record]) -> dict[str, dict[Cell, Record]]:
-    """Return method -> cell -> record."""
-    found: dict[str, dict[Cell, Record]] = defaultdict(dict)
-    for record in records:
-        found[record["method"]][record["source"], record["target"], record["draw"], record["shift"]] = record
-    return found
-
-
-def hits(record: Record) -> np.ndarray:
-    """Return whether each test row was right (N,)."""
-    return np.array([mark == "1" for mark in record["correct"]], dtype=float)
-
-
-def widest_claim(cells: Sequence[Any]) -> Literal["sources", "draws", "rows"] | None:
-    """Return what an interval over these cells may speak about: the widest that they allow; None without cells."""
-    draws: dict[str, set[int]] = defaultdict(set)
-    for source, draw, _, _ in cells:
-        draws[source].add(draw)
-    if not draws:
-        return None
-    if len(draws) > 1:
-        return "sources"
-    return "draws" if all(len(found) > 1 for found in draws.values()) else "rows"
-
-
-def compare(records: Sequence[Record], pairs: Sequence[tuple[str, str]]) -> list[Difference]:
-    """Return paired differences of methods, their p-values adjusted by Holm over all of them."""
-    methods, found = by_cell(records), []
-    for better, worse in pairs:
-        both = methods[better].keys() & methods[worse].keys()
-        cells = [
-            (source, draw, f"{target} {shift}", hits(methods[better][cell]) - hits(methods[worse][cell]))
-            for cell in sorted(both)
-            for source, target, draw, shift in [cell]
-        ]
-        over = widest_claim(cells)
-        if over is not None:
-            found.append((better, worse, grouped_difference(cells, over), len(cells), over))
-    adjusted = holm([difference.p_value for _, _, difference, _, _ in found]) if found else []
-    return [
-        Difference(better, worse, difference, float(p), cells, over)
-        for (better, worse, difference, cells, over), p in zip(found, adjusted, strict=True)
-    ]
-
-
-def means(records: Sequence[Record], score: str = "accuracy") -> tuple[dict[str, float], int]:
-    """Return each method's mean over the cells that every method of the records has, and how many these are."""
-    methods = by_cell(records)
-    common = sorted(set.intersection(*(set(cells) for cells in methods.values()))) if methods else []
-    if not common:
-        return {}, 0
-    return {m: float(np.mean([cells[c][score] for c in common])) for m, cells in methods.items()}, len(common)
-
-
-def table(records: Sequence[Record], reference: str) -> list[str]:
-    """Return methods with their mean accuracy and their difference to a reference, best first."""
-    averages, complete = means(records)
-    macro, _ = means(records, "macro_f1")
-    methods = [method for method in by_cell(records) if method != reference]
-    differences = {d.better: d for d in compare(records, [(method, reference) for method in methods])}
-    order = sorted(
-        by_cell(records),
-        key=lambda m: -(differences[m].found.estimate if m in differences else 0.0),
-    )
-    lines = [
-        f"| method | accuracy | macro-F1 | minus `{reference}` | 95 % interval | p (Holm) | detectable | cells | |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for method in order:
-        scores = [f"{100 * found[method]:.1f}" if method in found else "—" for found in (averages, macro)]
-        if method not in differences:
-            lines.append(f"| `{method}` | {' | '.join(scores)} | | | | | {len(by_cell(records)[method])} | |")
-            continue
-        lines.append(f"| `{method}` | {' | '.join(scores)} | {_row(differences[method])} |")
-    lines += ["", f"Accuracy and macro-F1: means over the {complete} cells that all of these methods have."]
-    return lines
-
-
-def _brief(difference: Difference) -> str:
-    interval = difference.found.interval
-    return (
-        f"{100 * interval.estimate:+.1f} | {100 * interval.low:+.1f} … {100 * interval.high:+.1f} | {difference.p:.3f}"
-    )
-
-
-def _row(difference: Difference) -> str:
-    detectable = smallest_detectable(difference.found.interval.standard_error)
-    return f"{_brief(difference)} | {100 * detectable:.1f} | {difference.cells} | {verdict(difference)}"
-
-
-def verdict(difference: Difference) -> str:
-    """Return what a difference says after the correction; one trained model against one says nothing of methods."""
-    if difference.over == "rows":
-        return "one model each"
-    if difference.p >= 0.05:
-        return "within noise"
-    return "higher" if difference.found.estimate > 0 else "lower"
 
 
 def plainly(records: Sequence[Record]) -> list[str]:
@@ -188,28 +72,10 @@ def plainly(records: Sequence[Record]) -> list[str]:
         *([f"- Too few cells to say: {', '.join(alone)}."] if alone else []),
     ]
     for method in methods:
-        places = where_it_hurts(records, method)
+        places = where_it_hurts(records, method, TWIN)
         if places:
             lines.append(f"- `{method}` hurts on {', '.join(places)}.")
     return lines
-
-
-def where_it_hurts(records: Sequence[Record], method: str) -> list[str]:
-    """Return directions on which the interval over test rows of (mean over draws) method minus twin is below zero."""
-    found = by_cell(records)
-    cells: dict[tuple[str, str, str], list[np.ndarray]] = defaultdict(list)
-    for cell in sorted(found[method].keys() & found[TWIN].keys()):
-        source, target, _, shift = cell
-        cells[source, target, shift].append(hits(found[method][cell]) - hits(found[TWIN][cell]))
-    places = []
-    for (source, target, shift), differences in cells.items():
-        interval = grouped_difference([(source, 0, target, np.mean(differences, axis=0))], "rows").interval
-        if interval.high < 0:
-            draws = f"{len(differences)} draw{'s' if len(differences) > 1 else ''}"
-            places.append(
-                f"{source} → {target}{f' ({shift})' if shift else ''} by {-100 * interval.estimate:.1f} ({draws})"
-            )
-    return places
 
 
 def shifted(records: Sequence[Record]) -> list[str]:
@@ -252,7 +118,7 @@ def section(phase: str, records: Sequence[Record]) -> list[str]:
             "",
             f"| `{FLAGSHIP}` minus | difference | 95 % interval | p (Holm) | detectable | cells | |",
             "|---|---|---|---|---|---|---|",
-            *(f"| `{difference.worse}` | {_row(difference)} |" for difference in beaten),
+            *(f"| `{difference.worse}` | {row(difference)} |" for difference in beaten),
         ]
     if len(by_cell(given)) > 1:
         lines += ["", "Given labels of the target, and so in no table with the others:", "", *table(given, TWIN)]
@@ -262,7 +128,7 @@ def section(phase: str, records: Sequence[Record]) -> list[str]:
 def missing(records: Sequence[Record], budget: Budget, chosen: Sequence[str]) -> Iterator[str]:
     """Yield, for each phase of the study, how many of its runs have no record; the finals once they are chosen."""
     domains = sorted({name for pair in SCREENED for name in pair})
-    jobs = [*everything(list(METHODS)), *(finals(chosen, domains) if chosen else ())]
+    jobs = [*everything(SIDE_BY_SIDE), *(finals(chosen, domains) if chosen else ())]
     for phase in dict.fromkeys(job.phase for job in jobs):
         here = [job for job in jobs if job.phase == phase]
         without = sum(not done(records, job, budget) for job in here)
@@ -311,7 +177,7 @@ def brief(records: Sequence[Record]) -> str:
         pairs = [(FLAGSHIP, method) for method in accuracies if method != FLAGSHIP]
         found = {difference.worse: difference for difference in compare(free, pairs)}
         for method in sorted(accuracies, key=lambda name: -accuracies[name]):
-            gain = _brief(found[method]) if method in found else "| |"
+            gain = brief_of(found[method]) if method in found else "| |"
             where = f"`{Path(base).name}`, {dict(budget)['adapter']} | {labels}"
             lines.append(f"| {where} | `{method}` | {cells} | {100 * accuracies[method]:.1f} | {gain} |")
     head = [

@@ -54,6 +54,8 @@ TOLD = f"{FLAGSHIP}_told"
 """The flagship that is told the target's class shares: on shifted targets only."""
 TAKES_LABELS = ("few_target_labels", "teacher", "target_oracle", TOLD)
 """Methods that are given labels of the target, or its class shares: run like the others, no candidates of a choice."""
+SIDE_BY_SIDE = [name for name in METHODS if name != "zero_shot"]
+"""Methods that work with every base: a prompt needs a decoder, and is beside the others in benchmarks/crisis."""
 WORDS = "tfidf"
 BASELINES = (WORDS, "linear_probe", TWIN, PLACEBO)
 SCREENED = (("books", "electronics"), ("electronics", "books"), ("dvd", "kitchen"), ("kitchen", "dvd"))
@@ -277,7 +279,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=Path, required=name != "mnli")
     parser.add_argument("--records", type=Path, default=Path(__file__).parent / "records.jsonl")
     parser.add_argument("--phases", nargs="*", default=["screening", "shifted", "mnli", "finalists", "many"])
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=SIDE_BY_SIDE, choices=list(METHODS))
     parser.add_argument("--share", type=Share.of, default=Share(), help="part of the work, for example 2/4")
     parser.add_argument("--processes", type=int, default=1, help="how many share this machine, for example 24 on a GPU")
     parser.add_argument("--claims", type=Path, help=argparse.SUPPRESS)  # of the processes that --processes starts

@@ -45,6 +45,7 @@ from measuring import hours_left, measured, processor
 
 METHODS: dict[str, dict[str, Any]] = {
     "tfidf": {"name": "tfidf"},
+    "zero_shot": {"name": "zero_shot"},
     "linear_probe": {"name": "linear_probe"},
     "source_only": {"name": "source_only"},
     "general_mlm": {"name": "general_mlm"},
@@ -229,8 +230,11 @@ def work(options: argparse.Namespace, data: Data, general: list[str]) -> None:
     """Do the jobs of this share that have no record; one that fails is named with its traceback and left."""
     budget = Budget(**{name: getattr(options, name) for name in Budget.__dataclass_fields__})
     stored = {**asdict(budget), "base": Path(budget.base).name}  # a record names no folder of a machine
-    fingerprint = Host.load(budget.base).fingerprint
-    jobs = list(jobs_of(data, options.methods, options.phases, options.draws, options.labels))
+    host = Host.load(budget.base)
+    fingerprint = host.fingerprint
+    methods = [name for name in options.methods if name != "zero_shot" or host.placement.kind == "causal"]
+    del host
+    jobs = list(jobs_of(data, methods, options.phases, options.draws, options.labels))
     jobs = share_of(jobs, [job.cell for job in jobs], options.share)
     failed: set[Job] = set()
     prepared, claims, began = Prepared(), Claims(options.claims), time.monotonic()

@@ -218,7 +218,7 @@ def test_hours_are_of_this_kind_of_processor() -> None:
 
 def test_the_page_counts_what_was_not_run() -> None:
     records = screening({"source_only": 0.6, "mixed": 0.7})
-    every = 8 * len(METHODS)
+    every = 8 * len(study.SIDE_BY_SIDE)
     budget = study.Budget(**records[0]["budget"])
     assert next(report.missing(records, budget, [])) == f"{every - 16} of {every} in screening"
     assert next(report.missing(records[1:], budget, [])) == f"{every - 15} of {every} in screening"

@@ -29,7 +29,7 @@ def measured(outcome: Outcome, target: Population, material: Material, engine: E
     probabilities = outcome.predictions["target"]  # (N, C)
     corpus = material.corpus
     material.corpus = replace(corpus, targets=(target,))  # what is said without labels is said of this target alone
-    free: Record = {"scores": {}, "estimates": {}, "prior": None}
+    free: Record = {"scores": {}, "estimates": {}, "prior": None, "doubt": None}
     if outcome.stages:
         free = label_free_scores(material, engine, outcome, LEVEL)
     material.corpus = corpus
@@ -41,6 +41,7 @@ def measured(outcome: Outcome, target: Population, material: Material, engine: E
         "label_free_scores": free["scores"],
         "estimates": free["estimates"],
         "prior": free["prior"],
+        "doubt": free["doubt"],
         "shares": dict(
             zip(corpus.labels.names, np.bincount(gold, minlength=len(corpus.labels.names)).tolist(), strict=True)
         ),

@@ -13,6 +13,7 @@ from guidebook import adaptation
 from guidebook.adaptation import adapt
 from guidebook.data.domains import HiddenLabels
 from guidebook.evaluation.validators import VALIDATORS
+from guidebook.label_free import _prior
 from guidebook.reports.unlabelled import said_without_labels
 from tiny import LABELS, TEXTS, tiny_recipe
 
@@ -61,8 +62,52 @@ def test_known_rows_are_kept_for_abstaining(book):
 
 def test_the_summary_and_the_card_say_it(book):
     card = (book.path / "README.md").read_text()
-    assert "hotels, guessed without labels: domain fusion is right on about" in card
+    said = {
+        True: "hotels: no accuracy is guessed without labels",
+        False: "hotels, guessed without labels: domain fusion",
+    }
+    hotels = book.meta["scores"]["targets"][1]
+    assert said["domain_fusion" in hotels["doubts"]] in card
     assert "class shares guessed without labels: 0 " in card or "class shares cannot be guessed" in card
+
+
+def test_a_doubted_guess_is_not_reported():
+    guess = {"threshold_confidence": {"estimate": 0.9, "low": 0.8, "high": 0.95}}
+    target = {"name": "kitchen", "estimates": {"dann": guess}}
+    (told,) = said_without_labels({"targets": [{**target, "doubts": {}}]}, "dann", "dann")
+    assert "dann is right on about 90.0 %" in told
+    doubts = {"dann": {"disagreement": 0.48, "expected": 0.31, "other": "tfidf"}}
+    (said,) = said_without_labels({"targets": [{**target, "doubts": doubts}]}, "dann", "dann")
+    assert "no accuracy is guessed" in said
+    assert "disagree on 48 % of the rows, and on about 31 %" in said
+    assert "90" not in said
+
+
+def confident(answers, sure=0.9):
+    return np.where(np.eye(2)[answers] > 0, sure, 1 - sure)
+
+
+@pytest.mark.parametrize(
+    ("words", "doubted", "why"),
+    [
+        (0.5, False, ""),
+        (0.5, True, "the model's accuracy there is doubted"),
+        (0.95, False, "a model of word counts gives other shares"),
+    ],
+)
+def test_class_shares_are_withheld_where_their_ground_is_doubted(words, doubted, why):
+    gold = np.arange(200) % 2
+    held_out = np.where(np.arange(200) % 20 < 2, 1 - gold, gold)  # right on 90 %
+    rows = (np.arange(400) % 100 < 50).astype(int)
+    others = (np.arange(400) % 100 < 100 * words).astype(int)
+    views = {
+        "source_only": (confident(held_out), confident(rows)),
+        "tfidf": (confident(held_out), confident(others)),
+    }
+    found = _prior(views, gold, ["bad", "good"], 0, doubted=doubted)
+    assert found["withheld"].startswith(why)
+    assert bool(found["withheld"]) == bool(why)
+    assert not (found["withheld"] and found["shifted"])
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ LAYERS = [  # top first; a room may import its own row and the rows under it
         "completion",
         "evidence",
     }
-    | {"label_free", "caution", "audit", "inspection", "retention"},
+    | {"label_free", "second_opinion", "caution", "audit", "inspection", "retention"},
     {"hub"},
     {"reports"},  # a guidebook carries its card and report, which are made from guidebook.json alone
     {"training", "methods", "evaluation", "recipe", "jumpstart"},

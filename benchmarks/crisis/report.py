@@ -125,14 +125,14 @@ def guesses(records: Sequence[Record]) -> list[str]:
     for record in records:
         guess = record["estimates"].get("threshold_confidence")
         if guess and record["label_free"]:
-            told["withheld" if record.get("doubted") else "told"].append(abs(guess["estimate"] - record["accuracy"]))
+            told["withheld" if record["doubt"] else "told"].append(abs(guess["estimate"] - record["accuracy"]))
         if prior := record.get("prior"):
             rows = sum(record["shares"].values())
             right = all(
                 prior["em"][name]["low"] <= count / rows <= prior["em"][name]["high"]
                 for name, count in record["shares"].items()
             )
-            shares["told" if prior.get("told", True) else "withheld"].append(right)
+            shares["withheld" if prior["withheld"] else "told"].append(right)
     lines = ["| | guesses | right | |", "|---|---|---|---|"]
     for kind, errors in sorted(told.items()):
         near = np.mean(np.array(errors) <= NEAR)

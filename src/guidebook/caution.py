@@ -14,7 +14,7 @@ from guidebook.artifact_files import read_tensors
 from guidebook.errors import InputError, nearest
 from guidebook.evaluation.abstention import Reference, strangeness
 from guidebook.evaluation.drift import SCORE, TWIN, drift
-from guidebook.evaluation.prior import Calibration, corrected, doubt
+from guidebook.evaluation.prior import Calibration, corrected, withheld
 from guidebook.evaluation.seen import Floats
 from guidebook.training.precision import dtype_of
 from guidebook.training.prediction import make_rows, pooled_rows
@@ -162,7 +162,7 @@ def prior_of(book: Guidebook, domain: str, prior: str) -> Floats:
                 f"No class shares were estimated for {target}: that needs held-out source rows of every class "
                 "(task.dev). Give them: --prior 0.1,0.9."
             )
-        if why := doubt(guessed["em"], book.meta["scores"]["source_prior"]):
+        if why := withheld(guessed, book.meta["scores"]["source_prior"]):
             raise InputError(f"The class shares guessed for {target} say nothing: {why}. Give them: --prior 0.1,0.9.")
         return np.array([guessed["pulled"][name] for name in labels])
     try:

@@ -11,18 +11,22 @@ from guidebook.data.corpus import documents, labels_of
 from guidebook.data.domains import Population, select_rows
 from guidebook.data.streams import seed_for
 from guidebook.evaluation.abstention import Reference, reference
+from guidebook.evaluation.consistency import OTHER, doubt_of
 from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.estimates import estimates
 from guidebook.evaluation.forgetting import has_language_loss, language_loss
 from guidebook.evaluation.prior import PULL, Prior, calibrate, doubt, em_prior, estimated_priors
 from guidebook.evaluation.seen import Floats, Ints, Seen
 from guidebook.evaluation.validators import VALIDATORS, best, validate
+from guidebook.second_opinion import WordView
 from guidebook.training.engine import Engine, Outcome
 from guidebook.training.run import Material
 
 ROWS = 256  # of a domain, where the base has to run over them
 FREE_ROWS = 2_000  # of a domain, where predictions are there already
 LM_ROWS = 48
+ACCURACY = "threshold_confidence"
+"""The estimate of accuracy that a run reports."""
 
 
 def label_free(
@@ -48,9 +52,10 @@ def label_free(
             fit = calibrate(found, gold)
             facts["calibration"][arm] = {"scale": fit.scale, "bias": fit.bias.tolist()}
     known = _kept("source", [engine.pooled(material.rows(population)) for population in corpus.sources])
+    words = WordView(material) if gold is not None else None
     for target in corpus.targets:
         here = [o for o in outcomes if o.target == target.name and "oracle" not in o.arm]
-        entry, rows = _target(target, (material, engine), here, gold, level)
+        entry, rows = _target(target, (material, engine, words), here, gold, level)
         facts["targets"].append(entry)
         known |= _kept(f"target {target.name}", [rows])
     return facts, known
@@ -81,12 +86,16 @@ def broken_assumptions(method: object, scores: Mapping[str, Any]) -> dict[str, l
 
 
 def _target(
-    target: Population, made: tuple[Material, Engine], outcomes: Sequence[Outcome], gold: Ints | None, level: float
+    target: Population,
+    made: tuple[Material, Engine, WordView | None],
+    outcomes: Sequence[Outcome],
+    gold: Ints | None,
+    level: float,
 ) -> tuple[dict[str, Any], Floats]:
     """Return the entry of one target and pooled rows of a sample of its pool."""
-    material, engine = made
+    material, engine, words = made
     corpus = material.corpus
-    pool, chances = _on_pool(target, made, outcomes)
+    read, chances = _on_pool(target, (material, engine), outcomes)
     few = _sample(target, min(ROWS, len(target.texts)), engine.seed)
     rows = engine.pooled(material.rows(few))
     source_rows = None
@@ -121,42 +130,81 @@ def _target(
     entry: dict[str, Any] = {
         "name": target.name,
         "pool_rows": len(target.texts),
-        "rows_read": pool,
+        "rows_read": len(read),
         "validators": found,
         "picks": _picks(found),
         "estimates": guesses,
     }
-    twin = sees.get(TWIN, (None, None))[0]
-    if gold is not None and twin is not None and (np.bincount(gold, minlength=len(corpus.labels.names)) > 0).all():
-        names, shares = corpus.labels.names, np.bincount(gold, minlength=len(corpus.labels.names)) / len(gold)
-        priors = estimated_priors(twin.probabilities, gold, chances[TWIN], seed=engine.seed)
-        pulled = em_prior(calibrate(twin.probabilities, gold)(chances[TWIN]), shares, pull=PULL)
-        by_name = {name: _interval(prior, names) for name, prior in priors.items()}
-        why = doubt(by_name["em"], _named(shares, names))
-        moved = bool(((shares < priors["em"].low) | (shares > priors["em"].high)).any())
-        entry["prior"] = {"of": TWIN, **by_name, "pulled": _named(pulled, names), "shifted": moved and not why}
+    if gold is None or words is None:
+        return entry, rows
+    on_source, on_pool = words.held_out, words.of(target, read)
+    accuracy = float((on_source.argmax(1) == gold).mean())
+    doubts = {
+        arm: doubt_of(chances[arm], on_pool, guesses[arm][ACCURACY]["estimate"], accuracy)
+        for arm in guesses
+        if ACCURACY in guesses[arm]
+    }
+    entry["doubts"] = {arm: vars(found) for arm, found in doubts.items() if found is not None}
+    alone = sees.get(TWIN, (None, None))[0]
+    if alone is not None and (np.bincount(gold, minlength=len(corpus.labels.names)) > 0).all():
+        views = {TWIN: (alone.probabilities, chances[TWIN]), OTHER: (on_source, on_pool)}
+        entry["prior"] = _prior(views, gold, corpus.labels.names, engine.seed, doubted=TWIN in entry["doubts"])
     return entry, rows
+
+
+def _prior(
+    views: Mapping[str, tuple[Floats, Floats]], gold: Ints, names: Sequence[str], seed: int, *, doubted: bool
+) -> dict[str, Any]:
+    """Return the guessed class shares of a target by the source-only model, and why they are withheld, if they are.
+
+    Args:
+        views: Model -> its probabilities on held-out source rows (S, C) and on rows of the target (R, C).
+        gold: (S,) classes of the source rows; each has one.
+        names: Names of the classes.
+        seed: Of the resamples.
+        doubted: Whether the guessed accuracy of the source-only model is doubted.
+    """
+    shares = np.bincount(gold, minlength=len(names)) / len(gold)
+    source, target = views[TWIN]
+    priors = estimated_priors(source, gold, target, seed=seed)
+    by_words = estimated_priors(views[OTHER][0], gold, views[OTHER][1], seed=seed)["em"]
+    pulled = em_prior(calibrate(source, gold)(target), shares, pull=PULL)
+    by_name = {name: _interval(prior, names) for name, prior in priors.items()}
+    em = priors["em"]
+    why = doubt(by_name["em"], _named(shares, names))
+    if not why and doubted:
+        why = "the model's accuracy there is doubted, and so are shares that are counted with it"
+    if not why and ((by_words.low > em.high) | (by_words.high < em.low)).any():
+        why = "a model of word counts gives other shares"
+    moved = bool(((shares < em.low) | (shares > em.high)).any())
+    return {
+        "of": TWIN,
+        **by_name,
+        "pulled": _named(pulled, names),
+        "withheld": why,
+        "shifted": moved and not why,
+    }
 
 
 def _on_pool(
     target: Population, made: tuple[Material, Engine], outcomes: Sequence[Outcome]
-) -> tuple[int, dict[str, Floats]]:
-    """Return how many rows of the pool were read, and each arm's probabilities on the same ones."""
+) -> tuple[Ints, dict[str, Floats]]:
+    """Return which rows of the pool were read (R,), and each arm's probabilities (R, C) on them."""
     material, engine = made
     test = material.corpus.tests[target.name]
     if test is target:  # the pool was predicted already
         chosen = _chosen(len(target.texts), FREE_ROWS, engine.seed)
         found = {o.arm: o.predictions["target"][chosen] for o in outcomes if "target" in o.predictions}
-        return len(chosen), {arm: values for arm, values in found.items() if np.isfinite(values).all()}
-    few = _sample(target, min(ROWS, len(target.texts)), engine.seed)
-    rows = material.rows(few)
+        return chosen, {arm: values for arm, values in found.items() if np.isfinite(values).all()}
+    chosen = _chosen(len(target.texts), ROWS, engine.seed)
+    rows = material.rows(select_rows(target, chosen))
     found = {}
     for outcome in outcomes:
         if outcome.stages and outcome.predictions:
             found[outcome.arm] = engine.predict(outcome.stages[-1], rows)
         elif outcome.head is not None:
             found[outcome.arm] = engine.probe(outcome.head, rows)
-    return len(few.texts), found
+    return chosen, found
 
 
 def _language_losses(few: Population, outcomes: Sequence[Outcome], engine: Engine) -> dict[str, float]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from guidebook.evaluation.consistency import Doubt, doubt, expected_disagreement
+from guidebook.evaluation.consistency import Doubt, doubt_of, expected_disagreement
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
@@ -27,7 +27,7 @@ def test_a_model_that_disagrees_more_than_its_guess_allows_is_doubted() -> None:
     gold = np.arange(200) % 2
     words = np.where(np.arange(200) % 10 < 2, 1 - gold, gold)  # right on 80 %
     lost = np.where(np.arange(200) % 20 < 10, 1 - gold, gold)  # right on 50 %
-    found = doubt(says(lost), says(words), 0.9, 0.8)
+    found = doubt_of(says(lost), says(words), 0.9, 0.8)
     assert isinstance(found, Doubt)
     assert found.disagreement == pytest.approx(np.mean(lost != words))
     assert found.disagreement > found.expected
@@ -37,4 +37,4 @@ def test_a_guess_that_is_right_is_not_doubted_where_errors_are_shared() -> None:
     gold = np.arange(200) % 2
     words = np.where(np.arange(200) % 10 < 3, 1 - gold, gold)
     good = np.where(np.arange(200) % 10 < 1, 1 - gold, gold)
-    assert doubt(says(good), says(words), 0.9, 0.7) is None
+    assert doubt_of(says(good), says(words), 0.9, 0.7) is None

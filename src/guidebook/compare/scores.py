@@ -17,7 +17,7 @@ GENERAL_ROWS = 64
 
 
 def label_free_scores(material: Material, engine: Engine, outcome: Outcome, level: float = 0.95) -> dict[str, Any]:
-    """Return the scores, estimates and guessed class shares of one trained candidate, for its record.
+    """Return scores, estimates, guessed class shares and what speaks against them of one candidate, for its record.
 
     Scores say which way is better, so that a record can be read without this version of the table. What needs several
     candidates or seeds at once is not there, nor are scores of a candidate that reads target labels. `level` is that of
@@ -26,7 +26,7 @@ def label_free_scores(material: Material, engine: Engine, outcome: Outcome, leve
     found, _ = label_free(material, engine, [outcome], level)
     entries = [target for target in found["targets"] if target["name"] == outcome.target]
     if not entries:
-        return {"scores": {}, "estimates": {}, "prior": None}
+        return {"scores": {}, "estimates": {}, "prior": None, "doubt": None}
     scores = entries[0]["validators"].get(outcome.arm, {})
     return {
         "scores": {
@@ -35,6 +35,7 @@ def label_free_scores(material: Material, engine: Engine, outcome: Outcome, leve
         },
         "estimates": entries[0]["estimates"].get(outcome.arm, {}),
         "prior": entries[0].get("prior"),
+        "doubt": entries[0].get("doubts", {}).get(outcome.arm),
     }
 
 

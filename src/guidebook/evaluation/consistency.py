@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from guidebook.evaluation.seen import Floats
 
 OTHER = "tfidf"
 """The model that guesses are held against: it shares nothing with the base."""
 SLACK = -0.02
-"""Surplus from which a guess is doubted. Below zero, since models that learned from the same rows share some errors and
-so disagree less than independent ones. Chosen on the screening directions of benchmarks/catalogue, where it left guesses
-that are off by more than ten points in one of seventeen told; benchmarks/trust says how it does elsewhere."""
+"""Surplus from which a guess is doubted. Below zero: models that learned from the same rows share some errors and so
+disagree less than independent ones. Chosen on the screening directions of benchmarks/catalogue."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ def expected_disagreement(first: float, second: float, classes: int) -> float:
     return 1 - first * second - (1 - first) * (1 - second) / (classes - 1)
 
 
-def doubt(mine: Floats, others: Floats, guess: float, other_accuracy: float) -> Doubt | None:
+def doubt_of(mine: Floats, others: Floats, guess: float, other_accuracy: float) -> Doubt | None:
     """Return why a model's guessed accuracy is doubted; None where it fits.
 
     Args:
@@ -57,7 +54,7 @@ def doubt(mine: Floats, others: Floats, guess: float, other_accuracy: float) -> 
             target, so that the expected disagreement is rather too small than too large.
 
     >>> sure, words = np.array([[0.9, 0.1]] * 4), np.array([[0.2, 0.8], [0.3, 0.7], [0.4, 0.6], [0.6, 0.4]])
-    >>> doubt(sure, words, 0.95, 0.75).disagreement
+    >>> doubt_of(sure, words, 0.95, 0.75).disagreement
     0.75
     """
     disagreement = float((mine.argmax(1) != others.argmax(1)).mean())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -198,6 +199,14 @@ def doubt(shares: Mapping[str, Mapping[str, float]], source: Mapping[str, float]
     if absent:
         return f"they leave out {', '.join(absent)}, as those of a model do that leans to the other classes there"
     return ""
+
+
+def withheld(prior: Mapping[str, Any], source: Mapping[str, float]) -> str:
+    """Return why guessed class shares, as guidebook.json has them, are not to be relied on; "" where they may be.
+
+    Guidebooks of older versions do not say it themselves: theirs are judged by `doubt` alone.
+    """
+    return str(prior["withheld"]) if "withheld" in prior else doubt(prior["em"], source)
 
 
 def _interval(estimate: Floats, draws: Floats) -> Prior:

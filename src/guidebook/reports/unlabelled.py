@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from guidebook.evaluation.drift import drift
-from guidebook.evaluation.prior import doubt
+from guidebook.evaluation.prior import withheld
 
 CLASSES_SHOWN = 5
 
@@ -22,7 +22,14 @@ def said_without_labels(scores: Mapping[str, Any], method: str, name: str) -> li
     lines = []
     for target in scores.get("targets", ()):
         guess = target["estimates"].get(method, {}).get("threshold_confidence")
-        if guess:
+        if doubted := target.get("doubts", {}).get(method):
+            seen, allowed = (f"{100 * doubted[key]:.0f} %" for key in ("disagreement", "expected"))
+            lines.append(
+                f"{target['name']}: no accuracy is guessed without labels. {name} and a model of word counts disagree on "
+                f"{seen} of the rows, and on about {allowed} if its confidence could be trusted there. "
+                "`guidebook audit` names the rows to label."
+            )
+        elif guess:
             lines.append(
                 f"{target['name']}, guessed without labels: {name} is right on about {_interval(guess)[0]} % (ATC; "
                 f"{_interval(guess)[1]} by chance in the rows, its own error comes on top)."
@@ -33,7 +40,7 @@ def said_without_labels(scores: Mapping[str, Any], method: str, name: str) -> li
                 f"{lost[0]:.2f} against {lost[1]:.2f}), a sign that adapting drove it off; with `predict --guard` "
                 "source only answers."
             )
-        if "prior" in target and (why := doubt(target["prior"]["em"], scores["source_prior"])):
+        if "prior" in target and (why := withheld(target["prior"], scores["source_prior"])):
             lines.append(f"{target['name']}: its class shares cannot be guessed; {why}.")
         elif "prior" in target:
             shares = ", ".join(

@@ -25,8 +25,8 @@ def said_without_labels(scores: Mapping[str, Any], method: str, name: str) -> li
         if doubted := target.get("doubts", {}).get(method):
             seen, allowed = (f"{100 * doubted[key]:.0f} %" for key in ("disagreement", "expected"))
             lines.append(
-                f"{target['name']}: no accuracy is guessed without labels. {name} and a model of word counts disagree on "
-                f"{seen} of the rows, and on about {allowed} if its confidence could be trusted there. "
+                f"{target['name']}: no accuracy is guessed without labels. {name} and a model of word counts "
+                f"disagree on {seen} of the rows, and on about {allowed} if its confidence could be trusted there. "
                 "`guidebook audit` names the rows to label."
             )
         elif guess:

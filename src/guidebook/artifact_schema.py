@@ -118,11 +118,18 @@ class _Calibration(_Part):
 class _Prior(_Part):
     em: dict[str, dict[str, Number]]
     pulled: dict[str, Number]
+    withheld: str = ""
+
+
+class _Doubt(_Part):
+    disagreement: float
+    expected: float
 
 
 class _Scored(_Part):
     name: str
     validators: dict[str, dict[str, Number]] = {}
+    doubts: dict[str, _Doubt] = {}
     prior: _Prior | None = None
 
 

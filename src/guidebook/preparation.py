@@ -36,9 +36,10 @@ def prepare(recipe: Recipe, listener: Listener) -> tuple[Material, Engine]:
     root = require_cache()
     check_arguments(recipe.trainer)
     corpus = read(recipe)
+    split_off = [p for p in corpus.dev if p.name in {source.name for source in corpus.sources}]  # said with the rest
     for population in (*corpus.everything, *corpus.dev):
         listener.note(_what_was_read(population, corpus))
-        for why, count in population.dropped.items():
+        for why, count in population.dropped.items() if population not in split_off else ():
             listener.note(f"{population.name}: {count} rows dropped: {why}")
         if population.note:
             listener.note(f"{population.name}: {population.note}")

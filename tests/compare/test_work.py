@@ -184,6 +184,7 @@ def test_targets_without_labels_cannot_be_compared_on(
     monkeypatch.setenv("GUIDEBOOK_CACHE", str(tmp_path / "cache"))
     path = write_comparison(tmp_path, tiny_base("bert"), methods=["tfidf"], draws=1)
     (tmp_path / "kitchen-pool.csv").write_text("text\nthe pan warped\nit boils fast\n")
+    monkeypatch.setattr("guidebook.compare.work.follow", None)  # before anything is trained
     with pytest.raises(InputError, match=r"kitchen-pool\.csv: no labels"):
         work(load_comparison(path), tmp_path / "out")
 

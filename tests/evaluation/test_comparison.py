@@ -11,7 +11,7 @@ import pytest
 from guidebook.errors import InputError
 from guidebook.evaluation.comparison import comparisons, correct_of
 from guidebook.evaluation.statistics import grouped_difference
-from guidebook.reports.comparison import heading
+from guidebook.reports.comparison import heading, overlap_lines, tables_of
 
 NAMES = {"source_only": 0.70, "domain_fusion": 0.75, "dann": 0.55}
 
@@ -249,3 +249,44 @@ def test_records_made_with_other_code_versions_or_number_type_are_not_mixed(chan
     assert shown not in heading(first)
     alike = [{**line, "versions": {**made["versions"], "python": "3.12.2"}} if line["draw"] else line for line in lines]
     assert len(comparisons(alike)) == 1  # of Python itself, no number depends on it
+
+
+def test_records_of_words_are_compared_by_entity_f1_of_texts() -> None:
+    def record(name: str, values: list[float], accuracy: float) -> dict[str, Any]:
+        return {
+            "key": name,
+            "candidate": name,
+            "method": name,
+            "source": "a",
+            "target": "b",
+            "labelled_rows": None,
+            "draw": 0,
+            "seed": 0,
+            "base": "x",
+            "base_fingerprint": "y",
+            "flagship": "new",
+            "rows": 400,
+            "metric": "entity_f1",
+            "score": float(np.mean(values)),
+            "accuracy": accuracy,
+            "by_text": values,
+            "source_accuracy": 0.9,
+            "source_score": 0.8,
+            "overlap": {"rows": 4, "in": {"source": 1}},
+        }
+
+    twin, new = [0.1, 0.3, 0.2, 0.4], [0.5, 0.9, 0.4, 1.0]
+    (found,) = comparisons([record("source_only", twin, 0.99), record("new", new, 0.5)])
+    assert found.metric == "entity_f1"
+    assert [(standing.name, standing.accuracy) for standing in found.candidates] == [
+        ("new", pytest.approx(0.7)),
+        ("source_only", pytest.approx(0.25)),
+    ]
+    assert found.candidates[0].source_accuracy == 0.8
+    assert found.candidates[0].difference is not None
+    assert found.candidates[0].difference["estimate"] == pytest.approx(0.45)
+    error = np.std(np.subtract(new, twin)) / 2  # over four texts, not over their 400 words
+    assert found.candidates[0].difference["high"] - 0.45 == pytest.approx(1.96 * error, rel=1e-3)
+    assert found.overlap == {"a to b": {"rows": 4, "in": {"source": 1}}}
+    assert tables_of(found)[0].columns[1] == "entity F1 %"
+    assert overlap_lines(found)[0].startswith("a to b: 1 of 4 test rows (25 %) also stand in the labelled rows")

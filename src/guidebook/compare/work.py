@@ -117,6 +117,7 @@ def _run_group(comparison: Comparison, jobs: list[Job], folder: Path, listener: 
         if engine is None or material is None or wanted != settings:
             settings, (material, engine) = wanted, prepare(recipe, _Quiet(listener))
             _check_base(engine, folder)
+            _check_labels(material)
         name = f"{job.candidate.name}, {group.source.name} to {job.target}"
         listener.start(name, None)
         try:
@@ -161,6 +162,16 @@ def _recipe(job: Job, source: Any) -> Recipe:
         seed=group.seed,
         task=replace(recipe.task, dev=dev),
     )
+
+
+def _check_labels(material: Material) -> None:
+    """Refuse targets that candidates cannot be compared on, before any is trained; no label is read."""
+    for name, test in material.corpus.tests.items():
+        if test.hidden is None:
+            why = f" ({test.note})" if test.note else ""
+            raise InputError(
+                f"{test.path or name}: no labels to compare candidates on. Name rows with labels: `test:`.{why}"
+            )
 
 
 def _check_base(engine: Engine, folder: Path) -> None:

@@ -11,13 +11,18 @@ from guidebook.reports.numbers import percent
 Facts = Mapping[str, Any]
 
 
+def counted(part: Facts) -> str:
+    """Return how many rows were scored, or texts and their words."""
+    if any(metric_of(scores) == ENTITY_F1 for scores in part["scores"].values()):
+        return f"{part['texts']:,} texts, {part['rows']:,} words"
+    return f"{part['rows']:,}"
+
+
 def tested(target: Facts) -> str:
     """Return how many rows were tested, and how many of them were adapted to."""
-    rows, texts = f"{target['rows']:,}", target.get("texts", target["rows"])
-    if any(metric_of(scores) == ENTITY_F1 for scores in target["scores"].values()):
-        rows = f"{texts:,} texts, {rows} words"
     share = float(target["transductive"])
-    return rows + (", transductive" if share == 1 else f", {100 * share:.0f} % transductive" if share else "")
+    adapted_to = "" if not share else ", transductive" if share == 1 else f", {100 * share:.0f} % transductive"
+    return counted(target) + adapted_to
 
 
 def tagged(meta: Facts) -> bool:

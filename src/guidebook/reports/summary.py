@@ -15,7 +15,7 @@ from guidebook.evaluation.drift import TWIN
 from guidebook.evaluation.statistics import Interval, smallest_detectable
 from guidebook.evaluation.task_scores import ACCURACY, METRICS, primary
 from guidebook.reports.numbers import duration, listed, megabytes, percent, points
-from guidebook.reports.scored import named_otherwise, score_columns, scored, tested
+from guidebook.reports.scored import counted, named_otherwise, score_columns, scored, tested
 from guidebook.reports.texts import (
     Outcome,
     loss_rows,
@@ -270,8 +270,7 @@ def _against(target: Facts, arm: str) -> str:
 def _source(meta: Facts) -> Table:
     source = meta["evaluation"]["source"]
     rows = tuple(
-        (source["name"], f"{source['rows']:,}", arm_name(arm), *scored(scores))
-        for arm, scores in source["scores"].items()
+        (source["name"], counted(source), arm_name(arm), *scored(scores)) for arm, scores in source["scores"].items()
     )
     columns = ("source", "held-out rows", "model", *score_columns(meta))
     return Table("Results on the source", columns, "lrlrrr", rows)

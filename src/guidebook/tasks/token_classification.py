@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 class TokenClassification:
     """Settings of a task that tags words.
 
-    Rows are lists of words (or texts cut at white space) with one tag per word, in IOB2 for entities. A word is read at
-    its first token. Long rows are read in windows, so nothing is cut.
+    Rows are lists of words (or texts cut at white space) with one tag per word, or, in a target, none. Entities may be
+    spelled in IOB1, IOB2, IOBES, BILOU or BMES, with the mark before or after the type (B-PER, B_PER, PER-B). Tags
+    are learned as the source has them; those of a target in another scheme are written in the source's to be scored.
+    Other tags are scored word by word. What counts is entity F1, and texts are resampled for its intervals. Tags that
+    are numbers want their names in `labels`. A word is read at its first token. Long rows are read in windows, so
+    nothing is cut.
 
     Raises:
         InputError: A setting is outside its range, or a name is not one of those offered.

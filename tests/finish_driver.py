@@ -156,6 +156,7 @@ def main(base: str, folder: Path, before: str) -> None:
             "answers": {json.dumps(new): "new", json.dumps(old): "old"}.get(json.dumps(said), "others"),
             "persons": persons and (before == "nothing" or persons_there(book)),
             "completed": again == 0 and finally_said == new and there == sorted({*names, *extra}),
+            "more": sorted({*there} ^ {*names, *extra}),
             "left": sorted(item.name for item in book.parent.iterdir()),
         }
         print(json.dumps(facts), flush=True)

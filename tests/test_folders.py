@@ -152,6 +152,14 @@ def test_what_was_written_while_the_folder_was_replaced_is_kept(place: Path, mon
     assert set(contents(place).values()) == {"2", "one label", "two labels", "late"}
 
 
+def test_what_was_changed_while_it_was_brought_over_is_not_doubled(place: Path) -> None:
+    replace_folder(place, filling(a_txt="1"))
+    (place / "audit.json").write_text("a verdict")
+    settle = lambda old, new: folders.replace_file(new / "audit.json", b"retired")  # noqa: E731
+    replace_folder(place, filling(a_txt="2"), settle)
+    assert contents(place) == {"a.txt": "2", "audit.json": "retired"}
+
+
 def test_a_folder_from_before_the_journal(place: Path) -> None:
     replace_folder(place, filling(guidebook_json="{}", README_md="a card", adapters__x__adapter_model_safetensors="1"))
     (place / "adapters" / "x" / "adapter.model.safetensors").rename(place / "adapters" / "x" / "a.safetensors")

@@ -169,8 +169,11 @@ def is_sealed(path: Path) -> bool:
     return end == f"{xxhash.xxh3_128_hexdigest(page)} -->\n".encode()
 
 
-def journal(folder: Path) -> dict[str, set[str]] | None:
-    """Return the digests of everything that guidebook wrote into a folder, by relative name; None without a journal."""
+def journal(folder: Path, kind: str = "file") -> dict[str, set[str]] | None:
+    """Return the digests of all that guidebook wrote into a folder, by relative name; None without a journal.
+
+    With `kind` "brought": those of a person's files that came from the folder before, under their names there.
+    """
     place = folder / JOURNAL
     if not place.exists():
         return None
@@ -178,7 +181,7 @@ def journal(folder: Path) -> dict[str, set[str]] | None:
     for line in place.read_text(encoding="utf8").splitlines():
         with suppress(ValueError, KeyError, TypeError):  # the last line of a crash may be torn
             entry = json.loads(line)
-            found.setdefault(entry["file"], set()).add(entry["digest"])
+            found.setdefault(entry[kind], set()).add(entry["digest"])
     return found
 
 
@@ -191,7 +194,11 @@ def note(folder: Path, paths: Iterable[Path], known: Mapping[str, str] | None = 
         paths = {*paths, *(path for path in _files(folder) if _is_ours(folder, path, None) and path.is_file())}
     ours = [path for path in paths if path.name not in (JOURNAL, UNFINISHED)]
     digests = {path.relative_to(folder).as_posix(): digest(path) for path in ours} | dict(known or {})
-    lines = "".join(json.dumps({"file": name, "digest": value}) + "\n" for name, value in digests.items())
+    _append(folder, digests, "file")
+
+
+def _append(folder: Path, digests: Mapping[str, str], kind: str) -> None:
+    lines = "".join(json.dumps({kind: name, "digest": value}) + "\n" for name, value in digests.items())
     with (folder / JOURNAL).open("a", encoding="utf8") as file:
         file.write(("\n" if file.tell() else "") + lines)
         file.flush()
@@ -245,12 +252,18 @@ def _is_ours(folder: Path, path: Path, known: dict[str, set[str]] | None) -> boo
 
 
 def _carry(old: Path, new: Path) -> list[str]:
-    """Bring a person's files from one folder into another; return their names there."""
-    known, kept = journal(old), []
+    """Bring a person's files from one folder into another; return their names there.
+
+    The new folder's journal remembers what was brought, so that it is not brought again when it has changed since.
+    """
+    known, brought, kept = journal(old), journal(new, "brought") or {}, []
     for path in sorted(_files(old)):
         if _is_ours(old, path, known):
             continue
         name = PurePosixPath(path.relative_to(old).as_posix())
+        content = digest(path) if path.is_file() and os.access(path, os.R_OK) else ""
+        if content and content in brought.get(name.as_posix(), ()):
+            continue
         place = new / name
         if any(parent.is_file() for parent in place.parents if parent != new and new in parent.parents):
             place = new / "-".join(name.parts)  # a file stands where its folder was
@@ -259,6 +272,8 @@ def _carry(old: Path, new: Path) -> list[str]:
             found.parent.mkdir(parents=True, exist_ok=True)
             _link(path, found)
         kept.append(found.relative_to(new).as_posix())
+        if content and (new / JOURNAL).exists():
+            _append(new, {name.as_posix(): content}, "brought")
     return kept
 
 

@@ -229,6 +229,14 @@ def test_a_model_of_text_is_kept_too(
     assert load(tmp_path / "book").generate(["the "]) == kept
 
 
+def test_a_recipe_that_cannot_be_written_down_is_refused_before_the_training(
+    recipe: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guidebook.adaptation.prepare", failing(AssertionError("the run had begun")))
+    with pytest.raises(gb.InputError, match=r"recipe\.trainer\.hub_token is .*JSON cannot hold"):
+        adapt(recipe.replace(trainer={"hub_token": object()}), out=tmp_path / "book")
+
+
 def test_a_base_that_changed_in_the_evaluation_is_told(
     recipe: Any, undisturbed: gb.Guidebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

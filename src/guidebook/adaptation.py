@@ -25,6 +25,7 @@ from guidebook.label_free import broken_assumptions, label_free
 from guidebook.losses.divergences import collapse
 from guidebook.preparation import prepare
 from guidebook.recipe import Recipe, name_of
+from guidebook.strict_json import plain
 from guidebook.training import processes
 from guidebook.training.choices import stored_answers
 from guidebook.training.disk import disk_explained
@@ -63,6 +64,10 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
     processes.join()
     listener = (listener if processes.is_first() else None) or Listener()
     folder = check_out(Path(out)) if out is not None else None
+    try:
+        plain(recipe.resolved(), "recipe")
+    except TypeError as error:  # guidebook.json could not say it, and nobody could run it again
+        raise InputError(f"{error} Give numbers, texts, lists and mappings.") from error
     if processes.is_first():
         bf16_is_fast()  # a race of two products whose verdict is kept: run once, or processes could disagree
     processes.wait()

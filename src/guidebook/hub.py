@@ -97,12 +97,9 @@ def _clear(item: str) -> Iterator[None]:
         raise InputError(f"{item}: the Hub has disabled access to this repository. Ask its owner.") from error
     except errors.HFValidationError as error:
         raise InputError(f"{where} no repository can have that name. Correct it.") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise InputError(_unreachable(item, error)) from error
-    except errors.HfHubHTTPError as error:
-        raise InputError(_refused(item, error)) from error
     except Exception as error:  # of the connection, of a proxy's answer, of the cache: nothing of ours is in here
-        raise InputError(_unreachable(item, error)) from error
+        status = _status(error)
+        raise InputError(_unreachable(item, error) if status is None else _refused(item, status)) from error
 
 
 def _missing(item: str) -> str:
@@ -127,12 +124,21 @@ def _unreachable(item: str, error: BaseException) -> str:
     )
 
 
-def _refused(item: str, error: BaseException) -> str:
-    status = getattr(getattr(error, "response", None), "status_code", None)
+def _status(error: BaseException | None) -> int | None:
+    """Return the status of the Hub's answer; the client hides it behind an error of its cache."""
+    while error is not None:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(status, int):
+            return status
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _refused(item: str, status: int) -> str:
     advice = {
         401: "The login is not valid (any more). Log in: hf auth login.",
         403: "This login may not read it. Ask its owner, or log in as someone else: hf auth login.",
         410: "It is gone. Ask its owner where it is now.",
         429: "The Hub has had too many requests from here. Wait a while, or log in: hf auth login.",
-    }.get(status or 0, "Try again later.")
+    }.get(status, "Try again later.")
     return f"{item}: the Hub refuses it (status {status}). {advice}"

@@ -160,6 +160,16 @@ def test_files_that_are_no_text_are_called_what_they_are(
     assert kind in refused(write(tmp_path, f"a{suffix}", content))
 
 
+@pytest.mark.parametrize("suffix", [suffix for suffix in COMPRESSED if suffix != ".zst"])
+def test_a_damaged_file_whose_first_bytes_are_no_text_either_is_called_damaged(tmp_path: Path, suffix: str) -> None:
+    pack = {".gz": gzip.compress, ".xz": lzma.compress, ".bz2": bz2.compress}[suffix]
+    content = pack(b"\xff\xfe wrong\n" + bytes(range(256)) * 3_000)
+    for damaged in (content[: len(content) // 2], content[:-4], content[:-20] + b"\x00" * 20):
+        for reader in (".txt", ".csv", ".jsonl"):
+            message = refused(write(tmp_path, f"a{reader}{suffix}", damaged))
+            assert "damaged" in message or "UTF-16" in message
+
+
 # TSV
 
 

@@ -47,13 +47,18 @@ def file_rows(path: Path, reader: Reader | None = None) -> Rows:
         with _open(path, compression) as stream:
             yield from reader.rows(stream, problems)
     except UnicodeDecodeError as error:
-        said = _wrong_bytes(path, compression) if reader.text else f"{path}: a text in it is not UTF-8. Write it again."
+        said = f"{path}: a text in it is not UTF-8. Write it again."
+        if reader.text:
+            try:
+                said = _wrong_bytes(path, compression)
+            except (*damaged, OSError) as worse:  # the bytes before the place of the damage are wrong already
+                said = _damaged(path, worse)
         raise InputError(said) from error
     except damaged as error:
-        raise InputError(f"{path}: the compressed file is damaged ({error}). Compress or copy it again.") from error
+        raise InputError(_damaged(path, error)) from error
     except OSError as error:
         if compression is not None and error.errno is None:  # bzip2 raises it without a number
-            raise InputError(f"{path}: the compressed file is damaged ({error}). Compress or copy it again.") from error
+            raise InputError(_damaged(path, error)) from error
         raise InputError(f"{path}: cannot be read ({error.strerror or error}).") from error
 
 
@@ -83,6 +88,10 @@ def opener(path: Path, reader: Reader | None = None) -> tuple[Reader, Compressio
             f"Expected {', '.join(READERS)}, plain or with {', '.join(COMPRESSED)}. Convert the file."
         )
     return reader or _entry(str(place)), _entry(packed) if packed else None
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path}: the compressed file is damaged ({error}). Compress or copy it again."
 
 
 def _missing(path: Path) -> str:

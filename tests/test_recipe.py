@@ -10,6 +10,7 @@ import pytest
 
 import guidebook as gb
 from guidebook.data.labels import LabelSet
+from guidebook.errors import InputError
 from guidebook.recipe import load_recipe, name_of
 
 ENDS = {"source": "books.csv", "targets": ["kitchen.csv"]}
@@ -256,3 +257,21 @@ def test_a_list_of_kinds_is_a_union():
     ):
         with pytest.raises(gb.InputError, match=message):
             gb.Recipe(source="a.csv", adapter=wrong)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "a\0b", "a/" * 3000])
+def test_names_that_no_file_system_has_are_refused_as_missing(tmp_path, name) -> None:
+    from guidebook.adapters.bases import resolve_base
+    from guidebook.data.documents import Split, split_documents
+    from guidebook.data.domains import Domain, load_text
+
+    path = written(tmp_path, "source: b.csv\n")
+    load_recipe(path, [f"base={name}"] if "\0" not in name else [])
+    for use in (
+        lambda: resolve_base(f"/{name}"),
+        lambda: load_text(Domain("a", path=f"{name}.csv"), "general"),
+        lambda: split_documents(Domain("a", path=f"{name}.txt.gz"), "target", Split()),
+        lambda: load_recipe(tmp_path / f"{name}.yaml"),
+    ):
+        with pytest.raises(InputError):
+            use()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
@@ -196,7 +197,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf8"))
     except FileNotFoundError as error:
-        known = [item.name for item in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+        known = [item.name for item in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
         raise InputError(f"{path}: there is no such recipe.{nearest(path.name, known)}") from error
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not a YAML file: {error}") from error

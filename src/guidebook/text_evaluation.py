@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -85,7 +86,7 @@ def training_documents(book: Guidebook) -> tuple[list[str], str]:
     known = {entry["name"]: entry["fingerprint"] for entry in book.meta["domains"] if entry["role"] == "target"}
     found: list[str] = []
     for target in recipe["targets"]:
-        if not target.get("path") or not Path(target["path"]).exists():
+        if not target.get("path") or not os.path.exists(target["path"]):
             return (
                 [],
                 f"the training text of {target['name']} is not where it was ({target.get('path') or 'in memory'}).",
@@ -99,7 +100,7 @@ def training_documents(book: Guidebook) -> tuple[list[str], str]:
 
 
 def _measure(book: Guidebook, place: Domain, domain: str, most: int | None) -> _Text:
-    if place.path is not None and Path(place.path).is_dir():
+    if place.path is not None and os.path.isdir(place.path):
         place = in_folder(place, Path(place.path))
     documents, _ = read_documents(place, "target", None)
     documents = first_documents(documents, most, seed=0)

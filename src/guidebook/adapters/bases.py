@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -43,13 +44,13 @@ def resolve_base(base: str) -> tuple[str, str]:
     path = Path(base).expanduser()
     if (file := gguf_in(path)) is not None:
         return str(converted(file)), base
-    if path.is_dir():
+    if os.path.isdir(path):  # False also for what no file system can name
         refuse_adapter(base, path)
         if not (path / "config.json").is_file():
             raise InputError(f"{base}: the folder holds no model: there is no config.json in it, and no GGUF file.")
         return str(path), base
     if base.startswith((".", "/", "~")) or base.count("/") > 1 or base.lower().endswith(SUFFIX):
-        siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        siblings = [item.name for item in path.parent.iterdir()] if os.path.isdir(path.parent) else []
         what = "file" if base.lower().endswith(SUFFIX) else "folder"
         raise InputError(f"{base}: there is no such {what}.{nearest(path.name, siblings)}")
     return base, base

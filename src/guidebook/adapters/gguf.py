@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 from functools import partial
 from math import prod
@@ -37,9 +38,9 @@ def gguf_in(path: Path) -> Path | None:
     Raises:
         InputError: the folder holds several.
     """
-    if path.suffix.lower() == SUFFIX and path.is_file():
+    if path.suffix.lower() == SUFFIX and os.path.isfile(path):
         return path
-    if not path.is_dir() or (path / "config.json").is_file():
+    if not os.path.isdir(path) or (path / "config.json").is_file():
         return None
     found = sorted(item for item in path.iterdir() if item.suffix.lower() == SUFFIX and item.is_file())
     if len(found) > 1:

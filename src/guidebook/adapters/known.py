@@ -123,7 +123,7 @@ def saw_of(base: str) -> tuple[str, ...]:
 def anchored_base(base: str, folder: Path) -> str:
     """Return a base as a recipe in `folder` means it: a path beside the recipe, where there is a model, goes first."""
     beside = folder / base
-    is_model = beside.is_dir() or (beside.suffix.lower() == ".gguf" and beside.is_file())
+    is_model = os.path.isdir(beside) or (beside.suffix.lower() == ".gguf" and os.path.isfile(beside))
     return str(beside) if is_model and known_base(base) is None else base
 
 

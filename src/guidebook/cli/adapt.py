@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -165,7 +166,7 @@ def split_words(words: Sequence[str]) -> tuple[Path | None, list[str]]:
     recipe: Path | None = None
     overrides: list[str] = []
     for word in words:
-        if "=" in word and not Path(word).is_file():
+        if "=" in word and not os.path.isfile(word):
             overrides.append(word)
         elif recipe is None and word.endswith((".yaml", ".yml")):
             recipe = Path(word)

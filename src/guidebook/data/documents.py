@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def split_documents(domain: Domain, role: str, split: Split) -> tuple[Population
         InputError: see `read_documents_corpus`.
     """
     place = Path(domain.path) if domain.path is not None else None
-    if place is not None and place.is_dir():
+    if place is not None and os.path.isdir(place):
         domain = in_folder(domain, place)
     documents, groups = read_documents(domain, role, split.group if role == "target" else None)
     if domain.test is not None:
@@ -151,7 +152,7 @@ def _part(folder: Path) -> Path:
 
 
 def _is_text_file(path: str) -> bool:
-    return bare_suffix(Path(path)) == ".txt" and Path(path).is_file()
+    return bare_suffix(Path(path)) == ".txt" and os.path.isfile(path)
 
 
 def _divided(rows: Population) -> Population:

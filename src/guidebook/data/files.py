@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -41,7 +42,8 @@ def file_rows(path: Path, reader: Reader | None = None) -> Rows:
         InputError: not UTF-8, damaged, cannot be read, or whatever its reader refuses.
     """
     reader, compression = opener(path, reader)
-    damaged = compression.damaged if compression else ()
+    damaged: tuple[type[Exception], ...] = compression.damaged if compression else ()
+    unreadable: tuple[type[Exception], ...] = (*damaged, OSError)
     problems = Problems(path, reader.unit)
     try:
         with _open(path, compression) as stream:
@@ -51,7 +53,7 @@ def file_rows(path: Path, reader: Reader | None = None) -> Rows:
         if reader.text:
             try:
                 said = _wrong_bytes(path, compression)
-            except (*damaged, OSError) as worse:  # the bytes before the place of the damage are wrong already
+            except unreadable as worse:  # the bytes before the place of the damage are wrong already
                 said = _damaged(path, worse)
         raise InputError(said) from error
     except damaged as error:
@@ -77,7 +79,7 @@ def opener(path: Path, reader: Reader | None = None) -> tuple[Reader, Compressio
     Raises:
         InputError: there is no such file, or nothing reads its kind.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # also of a name that is too long, which Path.is_file raises for
         raise InputError(_missing(path))
     packed = COMPRESSED.get(path.suffix.lower())
     suffix = bare_suffix(path)
@@ -95,7 +97,7 @@ def _damaged(path: Path, error: Exception) -> str:
 
 
 def _missing(path: Path) -> str:
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return f"{path}: the folder {path.parent} does not exist. Correct the path."
     known = [item.name for item in path.parent.iterdir()]
     return f"{path}: no such file.{nearest(path.name, known) or ' Correct the path.'}"

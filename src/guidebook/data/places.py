@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from guidebook.data.folder import Numbers, data_files, folder_rows, names_of
 from guidebook.data.hub import HUB, hub_name, hub_rows
 from guidebook.data.readers import COMPRESSED, READERS
 from guidebook.data.readers.contract import Rows
+from guidebook.errors import InputError
 
 MANY = 1_000_000
 """From so many rows on, numbers stay in an array, which takes a quarter of a list's memory."""
@@ -50,8 +52,11 @@ def open_place(path: Path, *, documents: bool = False) -> Place:
     """
     if str(path).startswith(HUB):
         return Place(hub_rows(str(path)), "row")
-    if path.is_dir():
-        files = data_files(path)
+    if os.path.isdir(path):
+        try:
+            files = data_files(path)
+        except OSError as error:
+            raise InputError(f"{path}: the folder cannot be read ({error.strerror or error}).") from error
         return Place(folder_rows(files, documents), "file", names_of(path, files, documents))
     reader, _ = opener(path)
     return Place(file_rows(path), reader.unit)

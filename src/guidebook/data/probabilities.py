@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def read_probabilities(path: str, names: Sequence[str], rows: int) -> np.ndarray
         InputError: no such file, another number of lines, an unknown label, or numbers that are no probabilities.
     """
     place = Path(path)
-    if not place.is_file():
+    if not os.path.isfile(place):
         raise InputError(f"{path}: there is no such file. Give one line of probabilities per row of the target.")
     try:
         with place.open(

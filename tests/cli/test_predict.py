@@ -80,6 +80,14 @@ def test_stdin_that_is_no_text_is_refused(engine, monkeypatch, capsys, content):
     assert "stdin" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words", [["columns=", "columns.text=a"], ["where=5", "where.stars=5"], ["path.a=b"], ["x=2020-13-45"]]
+)
+def test_words_that_contradict_each_other_are_refused(engine, reviews, capsys, words):
+    assert main(["predict", "book", str(reviews), *words]) == 2
+    assert words[-1] in capsys.readouterr().err
+
+
 def test_a_mistake_on_stdin_is_called_stdin(engine, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", Stdin(b'{"text": "so good!"}\n{"text": \n'))
     assert main(["predict", "book", "-"]) == 2

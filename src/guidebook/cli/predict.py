@@ -163,7 +163,10 @@ def domain_of(file: Path, words: Sequence[str]) -> Domain:
         *path, last = key.split(".")
         place = content
         for part in path:
-            place = place.setdefault(part, {})
+            inner = place.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise InputError(f"{word!r}: {part} is {inner!r}, which has no fields. Give it as a whole: {part}=…")
+            place = inner
         try:
             place[last] = yaml.safe_load(text)
         except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -125,7 +125,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     adaptation: Any = ModuleType("guidebook.adaptation")
     adaptation.adapt, adaptation.estimate, adaptation.evaluate = made.adapt, made.estimate, made.evaluate
     artifact: Any = ModuleType("guidebook.artifact")
-    artifact.load = lambda path, *more: made.book
+    artifact.load = lambda path, *more, **options: made.book
     summary: Any = ModuleType("guidebook.reports.summary")
     summary.summary = FakeSummary
     for module in (adaptation, artifact, summary):

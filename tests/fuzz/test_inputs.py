@@ -137,7 +137,7 @@ class Book:
 )
 def test_stdin_of_predict(content: bytes) -> None:
     fake: Any = ModuleType("guidebook.artifact")
-    fake.load = lambda path, *more: Book()
+    fake.load = lambda path, *more, **options: Book()
     before, quiet = sys.modules.get("guidebook.artifact"), guidebook.cli.main.quiet_libraries
     out, said = io.StringIO(), io.StringIO()
     stdin = sys.stdin

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from guidebook.account import account, essentials
 from guidebook.artifact import Guidebook, load
 from guidebook.assessment import evaluate
-from guidebook.completion import MISSING, Completion
+from guidebook.completion import CLOSER_LOOK, MISSING, Completion
 from guidebook.data.domains import Population
 from guidebook.errors import InputError
 from guidebook.evidence import evidence
@@ -41,11 +41,14 @@ from guidebook.writing import check_out, write_guidebook
 
 __all__ = ["BASELINES", "adapt", "arms", "estimate", "evaluate", "follow", "plan_ahead", "prepare"]
 
+Figures = Literal["all", "none"]
 BASELINES = ("tfidf", "zero_shot", "linear_probe", "source_only")
 
 
 @disk_explained()
-def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | None = None) -> Guidebook:
+def adapt(
+    recipe: Recipe, out: str | Path | None = None, listener: Listener | None = None, *, figures: Figures = "all"
+) -> Guidebook:
     """Adapt the recipe's base to its targets without their labels and return the guidebook.
 
     Args:
@@ -54,6 +57,8 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
             it that a person wrote or changed are kept.
             Without it the guidebook stands in the cache.
         listener: Hears of the progress.
+        figures: "none" leaves out the report's closer look (maps, disagreements, words), for which the base has to read
+            rows again; scores stay. The same call without it adds them.
 
     Raises:
         InputError: the data or the recipe is wrong; nothing was trained.
@@ -98,9 +103,12 @@ def adapt(recipe: Recipe, out: str | Path | None = None, listener: Listener | No
                 facts["notes"].setdefault(f"{facts['method']} for {name}", []).extend(notes)
                 listener.note(f"{name}: {notes[0]}")
             rest.add_known_rows(known)
-    with rest.piece("closer look"):
-        closer = evidence(recipe, material, engine, outcomes) if recipe.task.labelled else None
+    with rest.piece(CLOSER_LOOK):
+        looked_at = recipe.task.labelled and figures == "all"
+        closer = evidence(recipe, material, engine, outcomes) if looked_at else None
         rest.add_evidence(closer)
+    if figures == "none":
+        rest.leave_out(CLOSER_LOOK, "left out by --figures none")
     with rest.piece("check of the base"):
         engine.clear()
         engine.host.check_base()

@@ -27,7 +27,8 @@ MISSING = "missing"
 """Key of guidebook.json: name of a piece that is not there -> why."""
 NOT_YET = "the run ended before it"
 UNLABELLED_SCORES = "scores without labels"
-PIECES = ("evaluation", UNLABELLED_SCORES, "closer look", "records", "model card", "report")
+CLOSER_LOOK = "closer look"
+PIECES = ("evaluation", UNLABELLED_SCORES, CLOSER_LOOK, "records", "model card", "report")
 REPORT_PIECE = "report"
 
 
@@ -63,6 +64,10 @@ class Completion:
             self._errors.append(error)
             with suppress(Exception):
                 self._save()
+
+    def leave_out(self, name: str, why: str) -> None:
+        """Say of a piece that nobody asked for it; no failure."""
+        self._facts[MISSING][name] = why
 
     def put(self, name: str, content: bytes) -> None:
         """Write a file of the guidebook; a person's file of that name stays beside it, which is said."""

@@ -17,7 +17,7 @@ from guidebook.evaluation.closer import align, calibration_bins, changed_words, 
 from guidebook.evaluation.drift import TWIN
 from guidebook.recipe import Recipe, name_of
 from guidebook.training.engine import Engine, Outcome, Trained
-from guidebook.training.prediction import Rows, make_rows, pooled_rows
+from guidebook.training.prediction import Rows, make_rows, pooled_rows, predicted_and_pooled
 from guidebook.training.reading import Reading, read_text
 from guidebook.training.run import Material
 
@@ -28,6 +28,8 @@ QUOTED = 6
 LONGEST_QUOTE = 400
 PIECES = 128
 """Pieces of text that are read before and after."""
+Passes = dict[tuple[str, str], tuple[np.ndarray | None, np.ndarray]]
+"""Key of a model and fingerprint of rows -> what its pass over them gave: targets share the source's."""
 
 
 def evidence(recipe: Recipe, material: Material, engine: Engine, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -38,9 +40,10 @@ def evidence(recipe: Recipe, material: Material, engine: Engine, outcomes: Seque
     """
     method, whole = name_of(recipe.method), not recipe.task.words  # maps and quotes are of whole rows
     found: dict[str, Any] = {"format": 1, "targets": {}, "general": None}
+    passes: Passes = {}
     for target in material.corpus.targets:
         by_arm = {outcome.arm: outcome for outcome in outcomes if outcome.target == target.name}
-        closer = _Closer(recipe, material, engine, target)
+        closer = _Closer(recipe, material, engine, target, passes)
         ours, twin = by_arm.get(method), by_arm.get(TWIN)
         found["targets"][target.name] = {
             "calibration": closer.calibration(list(by_arm.values())),
@@ -57,11 +60,12 @@ def evidence(recipe: Recipe, material: Material, engine: Engine, outcomes: Seque
 class _Closer:
     """A closer look at one target."""
 
-    def __init__(self, recipe: Recipe, material: Material, engine: Engine, target: Population) -> None:
+    def __init__(self, recipe: Recipe, material: Material, engine: Engine, target: Population, passes: Passes) -> None:
         self._recipe = recipe
         self._material = material
         self._engine = engine
         self._target = target
+        self._passes = passes
         self._test = material.corpus.tests[target.name]
 
     def _gold(self) -> np.ndarray | None:
@@ -82,16 +86,12 @@ class _Closer:
         source = self._sample(self._material.corpus.sources[0], "map of the source")
         target = self._sample(self._target, "map of the target")
         before = np.concatenate([self._engine.pooled(rows) for rows in (source, target)])  # (N, H)
-        last = outcome.stages[-1]
-        head = self._engine.attach(last)
-        host, dtype = self._engine.host, self._recipe.train.dtype
-        after = np.concatenate([pooled_rows(host, rows, self._engine.pooling, dtype) for rows in (source, target)])
+        seen = [self._seen(outcome.stages[-1], rows) for rows in (source, target)]
+        after = np.concatenate([rows for _, rows in seen])
         flat_before, explained_before = project(before)
         flat_after, explained_after = project(after)
-        predicted = None
-        if head is not None:
-            chances = np.concatenate([self._engine.predict(last, rows) for rows in (source, target)])
-            predicted = chances.argmax(1).tolist()
+        chances = [found for found, _ in seen if found is not None]
+        predicted = np.concatenate(chances).argmax(1).tolist() if chances else None
         return {
             "source": [self._material.corpus.sources[0].name, len(source.texts)],
             "target": [self._target.name, len(target.texts)],
@@ -101,6 +101,19 @@ class _Closer:
             "predicted": predicted,
             "labels": list(self._material.corpus.labels.names),
         }
+
+    def _seen(self, trained: Trained, rows: Rows) -> tuple[np.ndarray | None, np.ndarray]:
+        """Return a model's probabilities (N, C), if it has a head, and pooled rows (N, H): one pass for all targets."""
+        engine, dtype, where = self._engine, self._recipe.train.dtype, (trained.key, rows.fingerprint)
+        if where not in self._passes:
+            found, head = None, engine.attach(trained)
+            if head is None:
+                pooled = pooled_rows(engine.host, rows, engine.pooling, dtype, engine.listener)
+            else:
+                how = {"dtype": dtype, "listener": engine.listener}
+                found, pooled = predicted_and_pooled(engine.host, head, rows, engine.pooling, **how)
+            self._passes[where] = (found, pooled)
+        return self._passes[where]
 
     def disagreement(self, ours: Outcome, twin: Outcome) -> dict[str, Any] | None:
         """Return how often the adapted model and its twin differ, and the rows where both are surest."""
@@ -156,10 +169,10 @@ class _Closer:
         chosen = np.random.default_rng(seed_for(0, "read", population.name)).permutation(len(pieces))[:PIECES]
         sample = pieces.take(np.sort(chosen))
         settings = {"rate": self._recipe.train.fuse.mask_rate, "dtype": self._recipe.train.dtype}
-        engine.clear()
-        before = read_text(engine.host, sample, **settings)
         engine.attach(stage)
-        return before, read_text(engine.host, sample, **settings)
+        with engine.host.disabled():
+            before = read_text(engine.host, sample, **settings, listener=engine.listener)
+        return before, read_text(engine.host, sample, **settings, listener=engine.listener)
 
     def _sample(self, population: Population, role: str) -> Rows:
         count = len(population.texts)

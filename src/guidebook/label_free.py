@@ -216,13 +216,16 @@ def _language_losses(few: Population, outcomes: Sequence[Outcome], engine: Engin
     found: dict[str, float] = {}
     if not has_language_loss(engine.host):
         return found
-    for outcome in outcomes:
+    engine.listener.start("language losses", len(outcomes))
+    for done, outcome in enumerate(outcomes, start=1):
+        engine.listener.advance("language losses", done)
         if outcome.stages:
             engine.attach(outcome.stages[-1])
             seed = seed_for(engine.seed, "language loss") % 2**32
             found[outcome.arm] = language_loss(
                 engine.host, texts, length=engine.train.max_length, rows=LM_ROWS, seed=seed
             )
+    engine.listener.finish("language losses")
     return found
 
 

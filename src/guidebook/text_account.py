@@ -71,9 +71,9 @@ def text_samples(
         lengths = [len(prompt_ids(engine.host.tokenizer, prompt)) for prompt in chosen]
         for prompt, length in zip(chosen, lengths, strict=True):
             sampling = Sampling(max_length=_room(engine, length))
-            engine.clear()
-            before = write(engine.host, [prompt], sampling)[0]
             engine.attach(outcome.stages[-1])
+            with engine.host.disabled():
+                before = write(engine.host, [prompt], sampling)[0]
             after = write(engine.host, [prompt], sampling)[0]
             found.append({"target": outcome.target, "prompt": prompt, BASE: before, outcome.arm: after})
     return found

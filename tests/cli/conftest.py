@@ -92,9 +92,11 @@ class Engine:
         self.recipes: list[Any] = []
         self.outs: list[Any] = []
         self.domains: list[Any] = []
+        self.figures = ""
         self.error: BaseException | None = None
 
-    def adapt(self, recipe, out=None, listener: Listener | None = None):
+    def adapt(self, recipe, out=None, listener: Listener | None = None, *, figures: str = "all"):
+        self.figures = figures
         self.recipes.append(recipe)
         self.outs.append(out)
         if self.error is not None:

@@ -51,6 +51,16 @@ def test_a_recipe_is_read_and_flags_change_it(engine, tmp_path, capsys):
     assert "kitchen, hotels" in said.err
 
 
+def test_figures_are_all_or_none(engine, reviews, capsys):
+    words = ["adapt", "--source", str(reviews), "--target", "kitchen.csv", "-q"]
+    assert main(words) == 0
+    assert engine.figures == "all"
+    assert main([*words, "--figures", "none"]) == 0
+    assert engine.figures == "none"
+    assert main([*words, "--figures", "some"]) == 2
+    assert "--figures some: write all or none." in capsys.readouterr().err
+
+
 def test_json_is_one_document_on_stdout(engine, reviews, capsys):
     assert main(["adapt", "--source", str(reviews), "--target", "kitchen.csv", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -13,7 +13,7 @@ from rich.markup import escape
 from guidebook.adapters.presets import KINDS
 from guidebook.cli.console import Terminal, print_json, print_plan, print_text, stdout, table
 from guidebook.cli.fields import field_text
-from guidebook.errors import InputError
+from guidebook.errors import InputError, nearest
 from guidebook.methods import METHODS
 from guidebook.tasks import TASKS
 
@@ -62,6 +62,9 @@ def adapt(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print guidebook.json instead of a summary.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; print only the folder.")] = False,
+    figures: Annotated[
+        str, typer.Option(help="all, or none: leave out the report's closer look, which reads rows again.")
+    ] = "all",
 ) -> None:
     """Adapt a frozen base to target domains without their labels.
 
@@ -86,6 +89,8 @@ def adapt(
         "adapter": adapter,
         "seed": seed,
     }
+    if figures not in ("all", "none"):
+        raise InputError(f"--figures {figures}: write all or none.{nearest(figures, ('all', 'none'))}")
     given = {name: value for name, value in flags.items() if value is not None and value != []}
 
     with Terminal(quiet) as listener:
@@ -101,7 +106,8 @@ def adapt(
         if dry_run:
             plan = estimate(recipe, listener=listener)
         else:
-            book = run(recipe, out=out or default_out(recipe_path), listener=listener)
+            chosen: Any = figures
+            book = run(recipe, out=out or default_out(recipe_path), listener=listener, figures=chosen)
     if not is_first():
         return  # one of several processes speaks
     if dry_run and as_json:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from guidebook.adapters.host import Host
 from guidebook.data.masking import mask_tokens
@@ -22,6 +21,7 @@ from guidebook.evaluation.seen import Floats
 from guidebook.evaluation.similarity import LEAST_ROWS, cka
 from guidebook.evaluation.statistics import Interval, resampled_means
 from guidebook.tasks.heads import pool
+from guidebook.training.head import finish_for, losses_at
 from guidebook.training.plan import inputs_of, next_tokens, pad
 from guidebook.training.prediction import input_of
 from guidebook.training.tap import Tap, Tapped
@@ -90,11 +90,10 @@ def language_loss(host: Host, texts: Sequence[str], *, length: int = 128, rows: 
     """
     host.model.eval()
     total, count = 0.0, 0
-    with Tap(host.lm_head) as tap:
-        for batch in _batches(host, texts, length, (rows, seed)):
-            logits = tap.run(host.model, batch.inputs, batch.positions).logits.float()  # (M, V)
-            total += float(functional.cross_entropy(logits, batch.targets, reduction="sum"))
-            count += len(batch.targets)
+    finish = finish_for(host)
+    for batch in _batches(host, texts, length, (rows, seed)):
+        total += float(losses_at(host, batch.inputs, batch.positions, batch.targets, finish).sum())
+        count += len(batch.targets)
     return total / max(count, 1)
 
 

@@ -89,6 +89,8 @@ class Engine:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     listener: Listener = field(default_factory=Listener)
     _said: set[str] = field(default_factory=set)
+    _attached: str | None = None
+    """Key of the trained model that is on the base."""
 
     @property
     def parts(self) -> int:
@@ -191,6 +193,7 @@ class Engine:
 
     @global_random_state_kept()
     def _train(self, stage: Stage, made: Mapping[str, Trained], key: str) -> Path:
+        self._attached = None
         if stage.combine:
             return self._written(key, lambda folder: combine(self.host, stage, made, folder))
         self.build(stage, made)
@@ -248,6 +251,7 @@ class Engine:
 
     def clear(self) -> None:
         """Take every adapter off the base."""
+        self._attached = None
         self.host.activate((), train=())
         for name in list(self.host.names):
             self.host.remove(name)
@@ -265,8 +269,14 @@ class Engine:
         return heads
 
     def attach(self, trained: Trained) -> nn.Module | None:
-        """Put a trained model on the base and return its task head, if it has one."""
-        return attach(self.host, trained.stack, trained.places, self.head(trained.folder / HEADS))
+        """Put a trained model on the base, unless it is there already, and return its task head, if it has one."""
+        head = self.head(trained.folder / HEADS)
+        if self._attached == trained.key and self.host.stack == trained.stack:
+            return head.to(next(self.host.model.parameters()).device) if head is not None else None
+        self._attached = None
+        head = attach(self.host, trained.stack, trained.places, head)
+        self._attached = trained.key
+        return head
 
     def head(self, place: Path) -> nn.Module | None:
         """Return the stored task head of a stage, if it has one."""
@@ -304,7 +314,7 @@ class Engine:
 
         def run() -> np.ndarray:
             with self.host.disabled():
-                return pooled_rows(self.host, rows, self.pooling, self.train.dtype)
+                return pooled_rows(self.host, rows, self.pooling, self.train.dtype, self.listener)
 
         where = (self.host.fingerprint, self.pooling, chosen_dtype(self.train.dtype), code_digest(), "pooled")
         return self._once(where, rows, run)
@@ -312,7 +322,8 @@ class Engine:
     def probe(self, tensors: Mapping[str, Any], rows: Rows) -> np.ndarray:
         """Return probabilities (N, C) of a head on the untouched base."""
         with self.host.disabled():
-            return predict_probabilities(self.host, head_from(tensors, self.pooling), rows, self.train.dtype)
+            head = head_from(tensors, self.pooling)
+            return predict_probabilities(self.host, head, rows, self.train.dtype, self.listener)
 
     def _once(self, model: tuple[str, ...], rows: Rows, run: Callable[[], np.ndarray]) -> np.ndarray:
         """Run a prediction unless the same model has read the same rows before, in this run or an earlier one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from guidebook.adapters.host import Host
@@ -33,3 +34,22 @@ def finish_for(host: Host) -> Finish | None:
     finally:
         host.model.train(was_training)
     return finish if torch.allclose(found, expected, rtol=1e-3, atol=1e-3) else None
+
+
+def losses_at(
+    host: Host, inputs: dict[str, Tensor], positions: Tensor, targets: Tensor, finish: Finish | None
+) -> Tensor:
+    """Return the cross-entropy in nats (M,) of the host's active adapters at flat positions (M,) of a batch.
+
+    Args:
+        host: The base with what is active on it.
+        inputs: What its forward takes.
+        positions: Where something is predicted.
+        targets: (M,) token ids.
+        finish: What `finish_for` gave: the head runs in chunks. None: all its logits (M, V) at once.
+    """
+    with Tap(host.lm_head) as tap:
+        tapped = tap.run(host.model, inputs, positions if finish is None else positions[:0])
+    if finish is None:
+        return functional.cross_entropy(tapped.logits.float(), targets, reduction="none")
+    return token_losses(tapped.hidden.flatten(0, 1)[positions], targets, host.lm_head, finish)

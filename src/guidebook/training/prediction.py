@@ -112,7 +112,8 @@ def _hidden(
     lengths = rows.tokens.lengths
     order = np.argsort(-lengths, kind="stable")
     stream = Stream("prediction", rows.tokens, np.zeros(len(lengths), np.int64), ("prediction",), np.ones(1))
-    nothing = torch.zeros(0, dtype=torch.long, device=device)
+    nothing, listener = torch.zeros(0, dtype=torch.long, device=device), listener or Listener()
+    listener.start("predict", len(lengths))
     size = TOKENS_PER_BATCH_ON_GPU if device.type == "cuda" else TOKENS_PER_BATCH
     start = 0
     with Tap(host.lm_head) as tap:
@@ -125,8 +126,8 @@ def _hidden(
                 hidden = tap.run(host.model, inputs, nothing).hidden
             yield chosen, hidden * host.hidden_scale if host.hidden_scale != 1.0 else hidden, mask.to(device)
             start += len(chosen)
-            if listener is not None:
-                listener.advance("predict", start)
+            listener.advance("predict", start)
+    listener.finish("predict")
 
 
 def averaged(values: np.ndarray, rows: Rows) -> np.ndarray:
@@ -143,38 +144,49 @@ def _rest(model: nn.Module) -> None:
         model.eval()
 
 
-@torch.no_grad()
 def predict_probabilities(
     host: Host, head: nn.Module, rows: Rows, dtype: str = "auto", listener: Listener | None = None
 ) -> np.ndarray:
     """Return class probabilities (N, C) of the host's active adapters and a head; long texts average their windows."""
-    _rest(host.model)
-    head.to(next(host.model.parameters()).device).eval()
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    if listener is not None:
-        listener.start("predict", len(rows.tokens))
-    for chosen, hidden, mask in _hidden(host, rows, dtype, listener):
-        probabilities = head(hidden, mask).float().softmax(-1)
-        found.append((chosen, probabilities.cpu().numpy().astype(np.float64)))
-    if listener is not None:
-        listener.finish("predict")
-    return _of_rows(found, rows)
+    return _predicted(host, head, rows, (), dtype=dtype, listener=listener)[0]
 
 
-def pooled_rows(host: Host, rows: Rows, pooling: str, dtype: str = "auto") -> np.ndarray:
+def pooled_rows(
+    host: Host, rows: Rows, pooling: str, dtype: str = "auto", listener: Listener | None = None
+) -> np.ndarray:
     """Return pooled hidden rows (N, H) of the host's active adapters."""
-    return pooled_in_ways(host, rows, (pooling,), dtype)[0]
+    return pooled_in_ways(host, rows, (pooling,), dtype, listener)[0]
+
+
+def pooled_in_ways(
+    host: Host, rows: Rows, ways: Sequence[str], dtype: str = "auto", listener: Listener | None = None
+) -> list[np.ndarray]:
+    """Return hidden rows (N, H) of the host's active adapters, pooled in each of several ways in one pass."""
+    return _predicted(host, None, rows, ways, dtype=dtype, listener=listener)
+
+
+def predicted_and_pooled(
+    host: Host, head: nn.Module, rows: Rows, pooling: str, *, dtype: str = "auto", listener: Listener | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return class probabilities (N, C) and pooled hidden rows (N, H) in one pass."""
+    probabilities, pooled = _predicted(host, head, rows, (pooling,), dtype=dtype, listener=listener)
+    return probabilities, pooled
 
 
 @torch.no_grad()
-def pooled_in_ways(host: Host, rows: Rows, ways: Sequence[str], dtype: str = "auto") -> list[np.ndarray]:
-    """Return hidden rows (N, H) of the host's active adapters, pooled in each of several ways in one pass."""
+def _predicted(
+    host: Host, head: nn.Module | None, rows: Rows, ways: Sequence[str], *, dtype: str, listener: Listener | None
+) -> list[np.ndarray]:
+    """Return what one pass gives: a head's probabilities (N, C), if there is one, then rows (N, H) pooled in ways."""
     _rest(host.model)
-    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in ways]
-    for chosen, hidden, mask in _hidden(host, rows, dtype, None):
-        for way, parts in zip(ways, found, strict=True):
-            values = hidden if way == "tokens" else pool(hidden, mask, way)
-            parts.append((chosen, values.float().cpu().numpy().astype(np.float64)))
+    device = next(host.model.parameters()).device
+    head = None if head is None else head.to(device).eval()
+    found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(len(ways) + (head is not None))]
+    for chosen, hidden, mask in _hidden(host, rows, dtype, listener):
+        values = [] if head is None else [head(hidden, mask).float().softmax(-1)]
+        values += [(hidden if way == "tokens" else pool(hidden, mask, way)).float() for way in ways]
+        for value, parts in zip(values, found, strict=True):
+            parts.append((chosen, value.cpu().numpy().astype(np.float64)))
     return [_of_rows(parts, rows) for parts in found]
 
 

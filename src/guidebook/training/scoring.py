@@ -9,10 +9,8 @@ from torch import Tensor
 from guidebook.adapters.host import Host
 from guidebook.data.tokens import Tokens
 from guidebook.errors import InputError
-from guidebook.losses.chunked import token_losses
-from guidebook.training.head import finish_for
+from guidebook.training.head import finish_for, losses_at
 from guidebook.training.listener import Listener
-from guidebook.training.tap import Tap
 from guidebook.training.trainer import chosen_dtype
 
 TOKENS_PER_BATCH = 8192
@@ -71,7 +69,7 @@ def token_nats(
     """
     host.model.eval()
     device, start = next(host.model.parameters()).device, start_token(host)
-    finish, tap = finish_for(host), Tap(host.lm_head)
+    finish = finish_for(host)
     windows = windows_over(tokens.lengths, width)
     windows = windows[np.argsort(windows[:, 1] - windows[:, 3], kind="stable")]  # longest first
     result = np.full(int(tokens.offsets[-1]), np.nan, dtype=np.float32)
@@ -85,12 +83,7 @@ def token_nats(
         inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         picks, goals = places.to(device), targets.to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=chosen_dtype(dtype) == "bfloat16"):
-            with tap:
-                tapped = tap.run(host.model, inputs, picks if finish is None else picks[:0])
-            if finish is None:
-                losses = torch.nn.functional.cross_entropy(tapped.logits.float(), goals, reduction="none")
-            else:
-                losses = token_losses(tapped.hidden.flatten(0, 1)[picks], goals, host.lm_head, finish)
+            losses = losses_at(host, inputs, picks, goals, finish)
         result[where] = losses.float().cpu().numpy()
         done += len(chosen)
         if listener is not None:

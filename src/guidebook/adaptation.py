@@ -99,9 +99,7 @@ def adapt(
     if recipe.task.labelled:
         with rest.piece("scores without labels"):
             facts["scores"], known = label_free(material, engine, outcomes)
-            for name, notes in broken_assumptions(recipe.method, facts["scores"]).items():
-                facts["notes"].setdefault(f"{facts['method']} for {name}", []).extend(notes)
-                listener.note(f"{name}: {notes[0]}")
+            _say_what_is_broken(recipe, facts, listener)
             rest.add_known_rows(known)
     with rest.piece(CLOSER_LOOK):
         looked_at = recipe.task.labelled and figures == "all"
@@ -122,6 +120,13 @@ def adapt(
     processes.wait()
     rest.end()
     return load(folder)
+
+
+def _say_what_is_broken(recipe: Recipe, facts: dict[str, Any], listener: Listener) -> None:
+    """Keep and tell which assumptions of the method the scores speak against."""
+    for name, notes in broken_assumptions(recipe.method, facts["scores"]).items():
+        facts["notes"].setdefault(f"{facts['method']} for {name}", []).extend(notes)
+        listener.note(f"{name}: {notes[0]}")
 
 
 def arms(recipe: Recipe, material: Material) -> Iterator[tuple[str, Any]]:

@@ -95,18 +95,13 @@ def adapt(
             outcome.predictions = run.predict()
     with rest.piece("evaluation"):
         facts |= account(recipe, material, engine, outcomes)
-    closer = None
     if recipe.task.labelled:
         with rest.piece("scores without labels"):
             facts["scores"], known = label_free(material, engine, outcomes)
             _say_what_is_broken(recipe, facts, listener)
             rest.add_known_rows(known)
-    with rest.piece(CLOSER_LOOK):
-        looked_at = recipe.task.labelled and figures == "all"
-        closer = evidence(recipe, material, engine, outcomes) if looked_at else None
-        rest.add_evidence(closer)
-    if figures == "none":
-        rest.leave_out(CLOSER_LOOK, "left out by --figures none")
+    look = recipe.task.labelled and figures == "all"
+    closer = _closer_look(rest, figures, lambda: evidence(recipe, material, engine, outcomes) if look else None)
     with rest.piece("check of the base"):
         engine.clear()
         engine.host.check_base()
@@ -120,6 +115,17 @@ def adapt(
     processes.wait()
     rest.end()
     return load(folder)
+
+
+def _closer_look(rest: Completion, figures: Figures, look: Callable[[], Any]) -> Any:
+    """Add what the report shows beyond guidebook.json, or say that nobody asked for it; return it."""
+    closer = None
+    with rest.piece(CLOSER_LOOK):
+        closer = look()
+        rest.add_evidence(closer)
+    if figures == "none":
+        rest.leave_out(CLOSER_LOOK, "left out by --figures none")
+    return closer
 
 
 def _say_what_is_broken(recipe: Recipe, facts: dict[str, Any], listener: Listener) -> None:

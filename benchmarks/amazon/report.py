@@ -1,4 +1,4 @@
-"""Write the study's tables from its records into this folder's README.md and the project's, between marks.
+"""Write the study's tables from its records into this folder's README.md and docs/results.md, between marks.
 
 python benchmarks/amazon/report.py
 """
@@ -19,7 +19,7 @@ from guidebook.evaluation.statistics import Interval, bootstrap_groups, smallest
 from guidebook.reports.marks import fill
 
 HERE = Path(__file__).parent
-FRONT = HERE.parents[1] / "README.md"
+FRONT = HERE.parents[1] / "docs" / "results.md"
 ARMS = ("tf-idf", "linear probe", "none", "general", "source+targets", "target")
 COMPARISONS = (
     ("source+targets", "general", "the domains' knowledge: fusion minus placebo"),
@@ -215,7 +215,7 @@ def page(records: list[Record]) -> str:
 
 
 def brief(records: list[Record]) -> str:
-    """Return what the project's front page says: a line for each base and kind that has all arms on all directions."""
+    """Return what docs/results.md says: a line for each base and kind that has all arms on all directions."""
     lines = [
         "| base | it has read | trained | tf-idf | linear probe | source only | placebo | domain fusion "
         "| fusion minus placebo | source only minus tf-idf |",

@@ -164,7 +164,7 @@ def page(records: Sequence[Record]) -> str:
 
 
 def brief(records: Sequence[Record]) -> str:
-    """Return what the front page says: the flagship against each method that has all its cells of the finals."""
+    """Return what docs/results.md says: the flagship against each method that has all its cells of the finals."""
     lines: list[str] = []
     for ((base, _, _, budget), group), (phase, labels) in itertools.product(groups(records), FINALS.items()):
         free = [record for record in group if record["phase"] == phase and record["label_free"]]
@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=Path, nargs="*", default=[HERE / "records.jsonl"])
     parser.add_argument("--page", type=Path, default=HERE / "README.md")
-    parser.add_argument("--front", type=Path, default=HERE.parents[1] / "README.md")
+    parser.add_argument("--front", type=Path, default=HERE.parents[1] / "docs" / "results.md")
     options = parser.parse_args()
     records = [record for place in options.records for record in read_records(place)]
     fill(options.page, "study", page(records))

@@ -153,3 +153,10 @@ def test_heads_of_targets_whose_names_begin_alike_are_told_apart() -> None:
     for classes, hidden in ((3, 3), (2, 4)):
         with pytest.raises(InputError, match="does not fit"):
             head_tensors(Path("head.safetensors"), stored, "m:a", classes, hidden)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "\ud800", "owner/" + "x" * 300, "~no-such-user/x", ""])
+def test_names_that_no_folder_can_have_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError):
+        load(name)

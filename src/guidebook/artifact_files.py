@@ -48,7 +48,7 @@ def check_present(folder: Path, facts: Mapping[str, Any]) -> None:
         wanted += [folder / variant["folder"] / ADAPTERS / name for name in variant["stack"]]
         wanted += [folder / HEAD] if variant["head"] is not None else []
     for place in wanted:
-        if not place.exists():
+        if not os.path.exists(place):
             raise InputError(f"{place}: this part of the guidebook is missing. {AGAIN}")
 
 

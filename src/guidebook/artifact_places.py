@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +24,36 @@ def folder_of(item: str | Path, *, maybe_base: bool = False) -> Path | None:
     Raises:
         InputError: there is no guidebook.
     """
-    path, name = Path(item).expanduser(), Path(item).as_posix()
-    recover(path)
-    if path.is_dir():
+    path, name = _expanded(item), Path(item).as_posix()
+    with suppress(OSError, ValueError):  # a name that no folder can have
+        recover(path)
+    if os.path.isdir(path):
         if maybe_base and not (path / FACTS).exists():
             return None
         return path
     if maybe_base and name in PACKAGED:
         return None
-    if not path.exists() and hub.is_name(name):
+    here = os.path.exists(path)
+    if not here and hub.is_name(name):
         return hub.fetch(name, maybe_base=maybe_base)
     if maybe_base:
         return None
-    siblings = [place.name for place in path.parent.iterdir() if place.is_dir()] if path.parent.is_dir() else []
-    what = "not a guidebook, but a file" if path.exists() else "there is no such folder"
+    beside = path.parent.iterdir() if os.path.isdir(path.parent) else ()
+    siblings = [place.name for place in beside if place.is_dir()]
+    what = "not a guidebook, but a file" if here else "there is no such folder"
     raise InputError(f"{item}: {what}. Name the folder of a guidebook.{nearest(path.name, siblings)}")
+
+
+def _expanded(item: str | Path) -> Path:
+    try:
+        return Path(item).expanduser()
+    except RuntimeError:  # ~someone, whom this machine does not know
+        return Path(item)
 
 
 def name_of(item: str | Path, place: Path) -> str:
     """Return what a guidebook is called: its folder's name, or its repository's."""
-    if Path(item).expanduser().is_dir():
+    if os.path.isdir(_expanded(item)):
         return place.resolve().name
     return Path(item).as_posix().partition("@")[0].rpartition("/")[2]
 
@@ -81,7 +93,7 @@ def _place_of(folder: Path, held: Mapping[str, Any]) -> str:
     relative = held.get("relative")
     places = [Path(known)] + ([folder.resolve() / relative] if relative is not None else [])
     for place in places:
-        if place.exists():
+        if os.path.exists(place):
             return str(place)
     raise InputError(f"{folder}: its base {held['id']} is not at {known} any more. {ELSEWHERE}")
 

@@ -20,12 +20,13 @@ from guidebook.errors import InputError
 FACTS = "guidebook.json"
 FORMAT = 1
 DIGEST = "digest"
+LONGEST_NAME = 255  # of a file or a folder, on every file system there is
 AGAIN = "Copy the guidebook again from where it is whole, or adapt again."
 
 
 def _one_folder(name: str) -> str:
-    if not name or name in (".", "..") or re.search(r"[/\\\x00]", name):
-        raise ValueError(f"{name!r} does not name one folder")
+    if not name or len(name) > LONGEST_NAME or name in (".", "..") or re.search(r"[/\\\x00]", name):
+        raise ValueError(f"{name!r:.60} does not name one folder")
     return name
 
 
@@ -72,6 +73,7 @@ class _Task(_Part):
     pairs: bool
     pooling: Literal["mean", "cls", "last", "tokens"]
     max_length: Annotated[int, Field(ge=1, lt=2**31)]
+    template: str | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> _Task:

@@ -1,6 +1,6 @@
 """Guidebooks with something wrong in them: the right answer or one clear error, never a traceback or a wrong answer.
 
-`--hypothesis-profile fuzz` tries ten thousand cases of each property.
+`make fuzz` tries many more cases.
 """
 
 from __future__ import annotations
@@ -16,19 +16,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from fuzz.cases import fuzzed
 from guidebook import InputError, adapt, load
 from guidebook.adapters.host import Host
 from guidebook.artifact import Guidebook
 from guidebook.artifact_schema import facts_from, with_digest
 from tiny import TEXTS, tiny_recipe
 
-USUAL = 100
-"""Cases that hypothesis tries without a profile; where each may load adapters and predict, a check takes fewer."""
-MANY = settings.default.max_examples if settings.default else USUAL
-TRIED = settings(max_examples=20 if MANY == USUAL else MANY, deadline=None, suppress_health_check=list(HealthCheck))
 DOMAINS = ("kitchen", "source_only")
 SOME = TEXTS[:2]
 USED = ("head.safetensors", "adapters/task-kitchen/", "source_only/adapters/")
@@ -139,7 +136,7 @@ def stored(made: Made) -> dict[str, Any]:
     return found
 
 
-@TRIED
+@fuzzed
 @given(data=st.data())
 def test_a_changed_field_is_refused_or_changes_no_answer(data: Any, made: Made, copied: Path, one_host: None) -> None:
     facts = stored(made)
@@ -152,7 +149,7 @@ OLDER = ("digest", "files")
 """What guidebooks from before there were digests do not have."""
 
 
-@TRIED
+@fuzzed
 @given(data=st.data())
 def test_a_changed_field_of_an_older_guidebook_is_no_traceback(
     data: Any, made: Made, copied: Path, one_host: None
@@ -211,7 +208,7 @@ def test_what_is_no_description_is_refused(raw: bytes, message: str, tmp_path: P
         load(tmp_path)
 
 
-@TRIED
+@fuzzed
 @given(raw=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf8", "surrogatepass")))
 def test_any_bytes_are_refused(raw: bytes) -> None:
     with pytest.raises(InputError):
@@ -285,7 +282,7 @@ def with_files(request: Any, made: Made, tmp_path_factory: pytest.TempPathFactor
     return folder, request.param
 
 
-@TRIED
+@fuzzed
 @given(data=st.data())
 def test_a_damaged_file_is_refused_or_changes_no_answer(
     data: Any, made: Made, with_files: tuple[Path, str], one_host: None

@@ -152,6 +152,7 @@ def test_cells_in_columns_without_a_name_are_not_lost(tmp_path: Path) -> None:
         (b"PAR1\x15\x04\xff\xfe", "Parquet"),
         (b"%PDF-1.4\n%\xe2\xe3\n", "PDF"),
     ],
+    ids=["gzip", "xz", "spreadsheet", "Parquet", "PDF"],  # gzip writes the time, and workers have to agree on names
 )
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".txt", ".conll"])
 def test_files_that_are_no_text_are_called_what_they_are(

@@ -369,7 +369,7 @@ def test_without_a_prompt_the_guidebooks_own_samples_are_written_on(book, capsys
     assert len(prompts) == 3
     assert main(["generate", str(book.path), "--max-length", "40", "--json", "-q"]) == 0
     assert [row["prompt"] for row in json.loads(capsys.readouterr().out)["texts"]] == list(dict.fromkeys(prompts))
-    monkeypatch.setattr("guidebook.artifact.load", lambda path: SimpleNamespace(meta={"evaluation": {}}))
+    monkeypatch.setattr("guidebook.artifact.load", lambda path, **_: SimpleNamespace(meta={"evaluation": {}}))
     assert main(["generate", str(book.path), "-q"]) == 2
     assert "--prompt" in capsys.readouterr().err
 

@@ -53,6 +53,7 @@ def doubt_of(mine: Floats, others: Floats, guess: float, other_accuracy: float) 
         other_accuracy: Accuracy of the other model on held-out rows of the source, 0..1: it hardly does better in the
             target, so that the expected disagreement is rather too small than too large.
 
+    >>> import numpy as np
     >>> sure, words = np.array([[0.9, 0.1]] * 4), np.array([[0.2, 0.8], [0.3, 0.7], [0.4, 0.6], [0.6, 0.4]])
     >>> doubt_of(sure, words, 0.95, 0.75).disagreement
     0.75

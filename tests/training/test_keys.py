@@ -284,6 +284,7 @@ TASK_VALUES: dict[str, Any] = {
     "max_train_documents": 3,
     "max_validation_documents": 1,
     "prompts": ("the plot",),
+    "template": "{text} so it is",
 }
 
 
@@ -296,7 +297,8 @@ def test_a_field_of_a_task_is_in_the_key_exactly_where_it_changes_the_stage(
     if kind == "causal_lm":
         data |= {"source": (), "general": ()}
     if kind == "token_classification":
-        data |= {"source": TAGGED}
+        untagged = [gb.Domain(target.name, texts=target.texts) for target in TARGETS]
+        data |= {"source": TAGGED, "targets": untagged}
     module, _, name = TASKS[kind].partition(":")
     plain = built(recipe_of(base, method, task={"kind": kind}, **data))
     for item in dataclasses.fields(getattr(import_module(module), name)):

@@ -94,7 +94,7 @@ def test_any_architecture_is_adapted_by_modules_named_by_hand(family: str, kind:
         estimate(tiny_recipe(base))
     book = adapt(tiny_recipe(base, adapter={"kind": kind, "modules": BY_HAND[family]}), out=tmp_path / "book")
     assert book.meta["base"]["modules"] == BY_HAND[family]
-    assert book.meta["task"]["pooling"] == ("mean" if family == "ernie" else "last")
+    assert book.meta["task"]["pooling"] in (("mean",) if family == "ernie" else ("last", "mean"))  # chosen on decoders
     assert {key for key, value in moved(book).items() if value.any()}
     assert np.array_equal(probabilities(load(book.path)), probabilities(book))
 

@@ -254,6 +254,7 @@ def estimate(low, high, monkeypatch, book):
     prior = book.meta["scores"]["targets"][0]["prior"]
     monkeypatch.setitem(prior, "em", shares)
     monkeypatch.setitem(prior, "pulled", {"0": 0.3, "1": 0.7})
+    monkeypatch.setitem(prior, "withheld", "")
 
 
 def test_class_shares_and_strange_rows(book, monkeypatch):

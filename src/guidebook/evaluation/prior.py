@@ -206,7 +206,7 @@ def withheld(prior: Mapping[str, Any], source: Mapping[str, float]) -> str:
 
     Guidebooks of older versions do not say it themselves: theirs are judged by `doubt` alone.
     """
-    return str(prior["withheld"]) if "withheld" in prior else doubt(prior["em"], source)
+    return str(prior.get("withheld") or doubt(prior["em"], source))
 
 
 def _interval(estimate: Floats, draws: Floats) -> Prior:

@@ -112,10 +112,10 @@ def book(domains: tuple[str, ...] = ("kitchen", "hotels")) -> Guidebook:
 
 @pytest.fixture(autouse=True)
 def predictions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("guidebook.artifact.make_rows", lambda texts, *rest: texts)
+    monkeypatch.setattr("guidebook.artifact.make_rows", lambda texts, *rest, **more: texts)
     monkeypatch.setattr(
         "guidebook.artifact.predict_probabilities",
-        lambda host, head, texts, dtype: np.array([[0.25, 0.75]] * len(texts)),
+        lambda host, head, texts, *rest, **more: np.array([[0.25, 0.75]] * len(texts)),
     )
 
 

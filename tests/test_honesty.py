@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 import guidebook as gb
-import guidebook.account as account_module
 from guidebook import adaptation
 from guidebook.adaptation import adapt, estimate, follow, prepare
 from guidebook.data.domains import HiddenLabels
+from guidebook.evaluation import task_scores
 from guidebook.methods import METHODS, WITHOUT_A_MODEL
 from guidebook.training.listener import Listener
 from guidebook.training.prediction import make_rows
@@ -306,10 +306,8 @@ def test_the_difference_is_paired_and_of_the_method_against_its_twin(
     tiny_base: Callable[[str], Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    paired = account_module.paired_difference
-    monkeypatch.setattr(
-        account_module, "paired_difference", lambda *correct: (seen.append(correct), paired(*correct))[1]
-    )
+    paired = task_scores.paired_difference
+    monkeypatch.setattr(task_scores, "paired_difference", lambda *correct: (seen.append(correct), paired(*correct))[1])
     book = adapt(tiny_recipe(tiny_base("bert"), method="target_mlm"))
     for target, correct, told in zip(domains()["targets"], seen, book.meta["evaluation"]["targets"], strict=True):
         gold = np.array(target.labels)

@@ -32,6 +32,8 @@ from tiny import TEXTS, tiny_recipe
 torch.set_num_threads(1)
 PERSONS = {"notes.txt": "mine", "audit-kitchen.csv": "row,text,label\n0,a,1\n", "adapters/task/why.md": "because"}
 AUDIT = {"kitchen": {"plan": {"rows": []}, "labels": {"0": 1}, "verdict": "ship", "more": 0}}
+KILLS = 16
+SWAPPING = ("_swap", "_exchanged", "rename", "rmtree", "write_guidebook")
 seen: list[str] = []
 deadly: list[int] = []
 
@@ -140,7 +142,9 @@ def main(base: str, folder: Path, before: str) -> None:
     kinds: dict[str, list[int]] = {}
     for number in range(first, len(moments)):
         kinds.setdefault(moments[number], []).append(number)
-    for at in sorted({number for numbers in kinds.values() for number in (numbers[0], numbers[-1])}):
+    picked = sorted({number for numbers in kinds.values() for number in (numbers[0], numbers[-1])})
+    swapping = {numbers[0] for name, numbers in kinds.items() if name.split()[1] in SWAPPING}
+    for at in sorted({*swapping, *picked[:: max(1, len(picked) // KILLS)]}):
         book = place(f"kill{at}")
         (book.parent / "cache").symlink_to(folder / "cache")
         status, _ = in_child(lambda at=at, book=book: run(base, book, at))

@@ -129,7 +129,7 @@ def test_a_crash_between_two_renames_is_mended(tmp_path: Path, monkeypatch: pyte
             replace_folder(place, filling(a_txt="2"))
     assert not place.exists()
     recover(place)
-    assert contents(place) == {"a.txt": "2", "mine.txt": "years of work"}
+    assert contents(place) == {"a.txt": "1", "mine.txt": "years of work"}
     replace_folder(place, filling(a_txt="3"))
     assert contents(place) == {"a.txt": "3", "mine.txt": "years of work"}
     assert [path.name for path in tmp_path.iterdir()] == ["book"]
@@ -158,6 +158,33 @@ def test_what_was_changed_while_it_was_brought_over_is_not_doubled(place: Path) 
     settle = lambda old, new: folders.replace_file(new / "audit.json", b"retired")  # noqa: E731
     replace_folder(place, filling(a_txt="2"), settle)
     assert contents(place) == {"a.txt": "2", "audit.json": "retired"}
+
+
+def test_what_was_ready_and_did_not_come_to_its_place_leaves_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed just before the swap: what was changed in the new folder is no second version of a person's file."""
+    replace_folder(place, filling(a_txt="1"))
+    (place / "audit.json").write_text("a verdict")
+
+    def killed(*folders: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "_swap", killed)
+        clear = folders.clear_leftovers
+        calls: list[Path] = []
+        patch.setattr(
+            folders, "clear_leftovers", lambda folder: calls.append(folder) or len(calls) > 1 or clear(folder)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            replace_folder(
+                place, filling(a_txt="2"), lambda old, new: folders.replace_file(new / "audit.json", b"retired")
+            )
+    assert (place.parent / ".book.new").is_dir()
+    replace_folder(place, filling(a_txt="3"))
+    assert contents(place) == {"a.txt": "3", "audit.json": "a verdict"}
+    assert [path.name for path in place.parent.iterdir()] == ["book"]
 
 
 def test_a_folder_from_before_the_journal(place: Path) -> None:

@@ -56,7 +56,6 @@ def replace_folder(
         if settle is not None and folder.exists():
             settle(folder, fresh)
         fsync_folder(fresh)
-        (fresh / UNFINISHED).unlink()
         _swap(fresh, folder)
     finally:
         clear_leftovers(folder)
@@ -64,25 +63,37 @@ def replace_folder(
 
 
 def recover(folder: Path) -> None:
-    """Put a folder back that a crash between two renames left beside its place: the new one, else the old one."""
-    if folder.name and not folder.exists():
-        for end in (NEW, OLD):
-            place = _beside(folder, end)
-            if place.is_dir() and not (place / UNFINISHED).exists() and (end == OLD or (place / JOURNAL).exists()):
-                place.rename(folder)
-                return
+    """Put a folder back that a crash between two renames left beside its place."""
+    old = _beside(folder, OLD) if folder.name else folder
+    if not folder.exists() and old.is_dir():
+        old.rename(folder)
 
 
 def clear_leftovers(folder: Path) -> None:
-    """Remove what a replacement left beside a folder, after whatever a person wrote there was carried over."""
+    """Remove what a replacement left beside a folder, after whatever a person wrote there was carried over.
+
+    A folder that is marked as unfinished has not been in its place, and holds no more of a person than copies.
+    """
     recover(folder)
+    if folder.is_dir():
+        (folder / UNFINISHED).unlink(missing_ok=True)
     for end in (NEW, OLD):
         place = _beside(folder, end)
         if not place.is_dir():
             continue
         if not (place / UNFINISHED).exists() and folder.is_dir():
             _carry(place, folder)
-        shutil.rmtree(place, ignore_errors=True)
+        _remove(place)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, last what says which of its files are guidebook's: a kill may leave a part of it."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in (JOURNAL, UNFINISHED):
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def copy_folder(folder: Path, into: Path) -> None:

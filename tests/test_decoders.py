@@ -153,7 +153,7 @@ def test_a_template_that_does_not_fit_is_refused_before_training(template, told,
 
 def test_pooled_states_are_those_of_the_text_on_either_side(tiny_base):
     """What the head reads is the text's own states, whichever side is filled up."""
-    head = PooledHead(Head(4, 2, seed=0), "last")
+    head = PooledHead(Head(4, 2, seed=0), "last").eval()
     states, mask = torch.randn(1, 3, 4), torch.tensor([[1, 1, 1]])
     filler, nothing = torch.full((1, 2, 4), float("nan")), torch.zeros(1, 2, dtype=torch.long)
     right = head(torch.cat([states, filler], 1), torch.cat([mask, nothing], 1))

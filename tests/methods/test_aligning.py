@@ -272,7 +272,7 @@ def test_methods_that_compare_rows_can_stop_early_with_few_of_them(method, tiny_
     assert trained.figures["held_out_losses"]
     few = {**train, "task": {**train["task"], "held_out": 0.3}}
     with pytest.raises(InputError, match=r"leaves 28 of the 40 rows of 'pool of source' .* reads 32 .*Lower held_out"):
-        estimate(recipe_of(tiny_base("bert"), method, train=few))
+        estimate(recipe_of(tiny_base("bert"), method, train=few, unlabelled=()))  # the source's rows are its pool
 
 
 def test_a_stage_that_only_compares_rows_says_that_it_needs_as_many_held_out(tiny_base):

@@ -38,6 +38,8 @@ def test_a_method_runs_on_the_example_reviews(method, reviews, monkeypatch, caps
     brought = {"few_target_labels": "few.csv", "teacher": "taught.jsonl"}
     if method in brought:
         words.append(f"method.path={reviews / brought[method]}")
+    if method == "zero_shot":  # asks a decoder
+        words += ["--base", "mini-gptj"]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["method"] == method
     assert (out / "report.html").exists()

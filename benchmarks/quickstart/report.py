@@ -59,7 +59,7 @@ def page(records: Sequence[Record]) -> str:
         trained = [sum(stage.get("seconds", 0) for stage in record["stages"]) / 60 for record in here]
         lines += [
             "",
-            f"### `examples/{recipe}.yaml`: base `{here[0]['base']}`, {len(here)} seeds",
+            f"### `examples/{recipe}.yaml`: base `{here[0]['base']}`, {len(here)} seed{'s' if len(here) > 1 else ''}",
             "",
             f"Accuracy in percent. Training took {min(trained):.1f} to {max(trained):.1f} minutes on "
             f"{here[0]['machine']['cpu']}, {here[0]['machine']['torch_threads']} threads.",
@@ -74,7 +74,8 @@ def page(records: Sequence[Record]) -> str:
 def brief(records: Sequence[Record]) -> str:
     """Return the front page's table: the recipe on the real base."""
     here = [record for record in records if record["recipe"] == "quickstart"]
-    return "\n".join(accuracies(here)) if here else ""
+    seeds = "one seed" if len(here) == 1 else f"the mean of {len(here)} seeds"
+    return "\n".join([f"Accuracy there in percent, {seeds}:", "", *accuracies(here)]) if here else ""
 
 
 def main() -> None:

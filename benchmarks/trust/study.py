@@ -172,7 +172,7 @@ class PoolRun(Run):
     def submit(self, predict: Callable[[Rows], Floats]) -> None:
         """Predict evaluation rows, held-out source rows and the pool."""
         super().submit(predict)
-        self.predictions["pool"] = predict(self._material.rows(self._target))
+        self._submitted.append(lambda found: found.update(pool=predict(self._material.rows(self._target))))
 
 
 @dataclass
@@ -221,7 +221,7 @@ class World:
             )
             run = PoolRun(material, material.corpus.targets[0], job.draw, self.looked)
             assert not list(recipe.method.plan(run)), "these methods train no stage"
-            self.made[job] = material, run.predictions
+            self.made[job] = material, run.predict()
         return self.made[job]
 
 

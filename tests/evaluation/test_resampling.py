@@ -62,15 +62,17 @@ def test_estimates_of_many_rows_take_little_memory_and_are_those_row_by_row(
 def test_class_shares_of_many_rows_take_little_memory_and_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     (source, labels), (target, _) = said(9000, 0), said(5000, 1)
     target = target[np.argsort(target[:, 0])][1000:]
-    found = estimated_priors(source, labels, target, draws=40)
+    found = estimated_priors(source, labels, target, draws=200)
     monkeypatch.setattr(prior, "ROWS", 100_000)
-    slow = estimated_priors(source, labels, target, draws=40)
+    slow = estimated_priors(source, labels, target, draws=200)
     for name in ("em", "confusion"):
         assert found[name].estimate == pytest.approx(slow[name].estimate, abs=1e-12)
-        assert found[name].low == pytest.approx(slow[name].low, abs=0.015)
-        assert found[name].high == pytest.approx(slow[name].high, abs=0.015)
-        width = found[name].high - found[name].low
-        assert (width > 0.8 * (slow[name].high - slow[name].low)).all()
+        # Fewer rows are resampled than there are, so that intervals are rather too wide; their ends scatter with 200 draws.
+        width = slow[name].high - slow[name].low
+        ratio = (found[name].high - found[name].low) / width
+        assert ((0.8 < ratio) & (ratio < 1.5)).all()
+        assert (abs(found[name].low - slow[name].low) < width / 3).all()
+        assert (abs(found[name].high - slow[name].high) < width / 3).all()
     monkeypatch.undo()
     (source, labels), (target, _) = said(MANY, 0), said(MANY, 1)
     _, megabytes = peak(lambda: estimated_priors(source, labels, target, draws=20))

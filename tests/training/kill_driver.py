@@ -91,7 +91,7 @@ def install() -> None:
     around(trainer.StageTrainer, "training_step")
     around(trainer.StageTrainer, "_save_checkpoint")
     around(trainer, "complete_checkpoint")
-    around(trainer, "fsync_folder")
+    around(trainer, "mark_complete")
     around(store, "fsync_folder")
     around(folders, "fsync_folder")
     around(engine.Engine, "train_or_reuse")

@@ -45,15 +45,15 @@ def inspect(
     [bold]guidebook inspect books.csv kitchen.csv hotels.csv --base mini --map map.png[/]
     """
     if picture is not None:
-        check_free(picture, "--map")
+        from guidebook.inspection.map import draw, is_map
+
+        check_free(picture, "--map", is_map)
     with Terminal(quiet) as listener:
         from guidebook.inspection.look import inspect as look
 
         domains = [domain_of(file, fields or ()) for file in files]
         found = look(domains, base=base, records=records, seed=seed, note=listener.note)
         if picture is not None:
-            from guidebook.inspection.map import draw
-
             listener.note(f"the map: {draw(found, picture)}")
     if as_json:
         print_json(found)

@@ -12,6 +12,8 @@ from guidebook.errors import InputError
 from guidebook.evaluation.seen import Floats
 
 ROWS = 200  # of each domain
+TITLE = "Drawn by guidebook inspect"
+"""Stands in the file, so that a map may be drawn anew in its place and another picture may not."""
 
 
 def places(rows: Mapping[str, Floats]) -> dict[str, list[list[float]]]:
@@ -42,6 +44,12 @@ def word_rows(texts: Mapping[str, Sequence[str]], seed: int = 0) -> dict[str, Fl
     return dict(zip(chosen, np.split(found, ends), strict=True))
 
 
+def is_map(path: Path) -> bool:
+    """Whether a file is a map that was drawn here."""
+    with path.open("rb") as file:
+        return TITLE.encode() in file.read(4096)
+
+
 def draw(found: Mapping[str, Any], path: Path) -> Path:
     """Draw the map, and recorded directions where there are any, into an image whose suffix says its kind.
 
@@ -67,7 +75,7 @@ def draw(found: Mapping[str, Any], path: Path) -> Path:
         axes[1].set(title="recorded directions; lines are yours", xlabel="error of telling the domains", ylabel="gain")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=120, metadata={"Title": TITLE})
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: the map cannot be written ({error}). Choose another name, such as map.png."

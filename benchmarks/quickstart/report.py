@@ -46,7 +46,9 @@ def guesses(records: Sequence[Record]) -> list[str]:
     for record in records:
         for name, found in record["targets"].items():
             guess, truth = found["guess"], 100 * found["accuracy"][record["method"]]
-            told = "none" if found["doubt"] or guess is None else f"{100 * guess['estimate']:.1f}"
+            told = (
+                "withheld" if found["doubt"] else "not measured" if guess is None else f"{100 * guess['estimate']:.1f}"
+            )
             lines.append(f"| {record['seed']} | {name} | {told} | {truth:.1f} |")
     return lines
 
@@ -61,12 +63,14 @@ def page(records: Sequence[Record]) -> str:
             "",
             f"### `examples/{recipe}.yaml`: base `{here[0]['base']}`, {len(here)} seed{'s' if len(here) > 1 else ''}",
             "",
-            f"Accuracy in percent. Training took {min(trained):.1f} to {max(trained):.1f} minutes on "
+            f"Accuracy in percent. Training took {np.mean(trained):.1f} minutes in the mean on "
             f"{here[0]['machine']['cpu']}, {here[0]['machine']['torch_threads']} threads.",
             "",
             *accuracies(here),
             "",
             *guesses(here),
+            "",
+            *(f"Seed {record['seed']}: {record['note']}." for record in here if "note" in record),
         ]
     return "\n".join(lines) + "\n" if lines else "No record yet.\n"
 

@@ -15,6 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -263,8 +264,11 @@ def test_a_process_that_was_killed_leaves_nothing_in_the_way(index, row, tmp_pat
     index.go_on.clear()
     process = in_another_process(partial(main, ["bases", "get", "tiny"]))
     assert index.asked.wait(60)
-    os.kill(process.pid, signal.SIGKILL)
+    pip = psutil.Process(process.pid).children(recursive=True)
+    for pid in (process.pid, *(child.pid for child in pip)):  # as when the machine goes down: pip does not write on
+        os.kill(pid, signal.SIGKILL)
     process.join()
+    psutil.wait_procs(pip, timeout=60)
     assert left(tmp_path)[0].endswith(".new")
     index.go_on.set()
     assert main(["bases", "get", "tiny"]) == 0
